@@ -1,0 +1,131 @@
+"""What a consultation is: its states, its record, and what callers see of it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+
+class Status(StrEnum):
+    """States of a session. STARTING and ABORTED are internal: no client ever sees them."""
+
+    STARTING = "STARTING"
+    ACTIVE = "ACTIVE"
+    PAUSED = "PAUSED"
+    ENDED = "ENDED"
+    FORCE_ENDED = "FORCE_ENDED"
+    ABORTED = "ABORTED"
+
+
+class EndReason(StrEnum):
+    """Why a session ended (SPEC 5)."""
+
+    USER_ENDED = "USER_ENDED"
+    LAWYER_ENDED = "LAWYER_ENDED"
+    ADMIN_ENDED = "ADMIN_ENDED"
+    WALLET_EMPTY = "WALLET_EMPTY"
+    MAX_AMOUNT = "MAX_AMOUNT"
+    PEER_GONE = "PEER_GONE"
+    ABANDONED = "ABANDONED"
+    ACCOUNT_DISABLED = "ACCOUNT_DISABLED"
+
+
+#: The final status that each reason gives.
+END_STATUS: Final = {
+    EndReason.USER_ENDED: Status.ENDED,
+    EndReason.LAWYER_ENDED: Status.ENDED,
+    EndReason.ADMIN_ENDED: Status.ENDED,
+    EndReason.WALLET_EMPTY: Status.FORCE_ENDED,
+    EndReason.MAX_AMOUNT: Status.FORCE_ENDED,
+    EndReason.PEER_GONE: Status.FORCE_ENDED,
+    EndReason.ABANDONED: Status.FORCE_ENDED,
+    EndReason.ACCOUNT_DISABLED: Status.FORCE_ENDED,
+}
+
+LIVE: Final = frozenset({Status.ACTIVE, Status.PAUSED})
+FINISHED: Final = frozenset({Status.ENDED, Status.FORCE_ENDED, Status.ABORTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The stored record. Money in the currency's smallest unit, instants in epoch milliseconds.
+
+    While the session lives, its bill is in the ledger's hold; `duration_s`, `total_minor` and `commission_minor`
+    are copied here from the ledger's closing entry and never computed again.
+    """
+
+    id: str
+    user_id: str
+    lawyer_id: str
+    rate_minor_per_min: int
+    currency: str
+    commission_bp: int
+    max_minor: int | None
+    status: Status
+    created_at_ms: int
+    started_at_ms: int | None = None
+    ended_at_ms: int | None = None
+    end_reason: EndReason | None = None
+    duration_s: int = 0
+    total_minor: int = 0
+    commission_minor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session with its bill at one instant. `remaining_s` counts the whole wallet, `wallet_minor` is spendable money;
+    both are for the user's eyes (the lawyer sees `remaining_s` from 120 downwards only)."""
+
+    session: Session
+    status: Status
+    duration_s: int
+    total_minor: int
+    paid_until_ms: int | None
+    remaining_s: int
+    wallet_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineRow:
+    """One event of a session's life. Rows `start, pause, resume, ..., end` recompute the bill (SPEC 5)."""
+
+    session_id: str
+    k: int
+    at_ms: int
+    event: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """How long this user's wallet lasts with this lawyer."""
+
+    lawyer_id: str
+    rate_minor_per_min: int
+    currency: str
+    wallet_minor: int
+    affordable_s: int
+    min_needed_minor: int
+    can_start: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LawyerTerms:
+    """What the start of a session must know of a lawyer, read at that moment."""
+
+    id: str
+    rate_minor_per_min: int
+    is_verified: bool
+    is_online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvent:
+    """Something both parties hear of: `session:started`, `session:tick`, `session:low_balance`, `session:recharged`, `session:ended`.
+
+    `low_balance` events carry the threshold (s) in `extra`. The announcer turns it into one payload for the user and one for the
+    lawyer, who never sees the balance.
+    """
+
+    name: str
+    view: SessionView
+    extra: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,103 @@
+"""What consultations need from the outside, in their own words."""
+
+from typing import Protocol
+
+from billing_engine.consultations.model import LawyerTerms, Session, SessionEvent, Status, TimelineRow
+
+
+class Sessions(Protocol):
+    """The session records."""
+
+    async def add(self, session: Session) -> bool:
+        """Insert; False if the id exists (a start that is run again)."""
+        ...
+
+    async def get(self, session_id: str) -> Session | None: ...
+
+    async def move(self, session_id: str, *, expect: frozenset[Status], to: Session) -> bool:
+        """Compare-and-set: replace the record by `to` if its status is one of `expect`; whether it was."""
+        ...
+
+    async def unfinished(self) -> list[Session]:
+        """Every session that is STARTING, ACTIVE or PAUSED, oldest first."""
+        ...
+
+    async def list_for(self, person_id: str, *, limit: int, before: tuple[int, str] | None) -> list[Session]:
+        """Sessions in which the person is user or lawyer, newest first, never ABORTED or STARTING ones; `before` is (created_at_ms, id)."""
+        ...
+
+
+class Claims(Protocol):
+    """Unique documents `user:ID` and `lawyer:ID` that say which session a person is in: storage's own guard against double booking."""
+
+    async def take(self, person: str, session_id: str) -> str | None:
+        """Claim `person`; None on success (also if the claim is this session's own already), else the id of the session that holds it."""
+        ...
+
+    async def replace(self, person: str, *, finished_session_id: str, session_id: str) -> bool:
+        """Take over a claim that a finished session left behind, by compare-and-set."""
+        ...
+
+    async def release(self, person: str, session_id: str) -> None:
+        """Drop the claim if it is this session's; harmless otherwise."""
+        ...
+
+    async def holder(self, person: str) -> str | None:
+        """The session that holds the person, if any."""
+        ...
+
+    async def held(self, persons: list[str]) -> dict[str, str]:
+        """The session by person, for those that are claimed."""
+        ...
+
+
+class Timeline(Protocol):
+    """Rows that follow the ledger's hold. Adding the same (session, k) again changes nothing."""
+
+    async def add(self, rows: list[TimelineRow]) -> None: ...
+
+    async def of(self, session_id: str) -> list[TimelineRow]: ...
+
+
+class Locks(Protocol):
+    """`lock:user:{id}` and `lock:lawyer:{id}`: a fast refusal, never the guard."""
+
+    async def acquire(self, names: tuple[str, ...], token: str) -> str | None:
+        """All or none; None on success, else the first name that another token holds."""
+        ...
+
+    async def renew(self, names: tuple[str, ...], token: str) -> None: ...
+
+    async def release(self, names: tuple[str, ...], token: str) -> None: ...
+
+    async def ping(self) -> None:
+        """Raises `Unavailable` when the locks cannot answer."""
+        ...
+
+
+class Lawyers(Protocol):
+    """Who may be consulted, on which terms."""
+
+    async def terms(self, lawyer_id: str) -> LawyerTerms | None: ...
+
+
+class Rooms(Protocol):
+    """The session's conversation, kept by the chat package."""
+
+    async def open(self, session_id: str, *, user_id: str, lawyer_id: str, at_ms: int) -> None:
+        """Make the conversation; harmless when it exists."""
+        ...
+
+    async def close(self, session_id: str, *, at_ms: int) -> None:
+        """No message is stored after this returns. Harmless when closed or missing."""
+        ...
+
+    async def evidence_ms(self, session_id: str) -> int:
+        """Instant of the last stored message or receipt, 0 when there is none."""
+        ...
+
+
+class Announcer(Protocol):
+    """Tells both parties. Never waits and never raises: billing does not depend on who listens."""
+
+    def announce(self, event: SessionEvent) -> None: ...

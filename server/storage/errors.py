@@ -1,0 +1,28 @@
+"""Failures that every store can have, in the words of both engines."""
+
+import billing_engine.errors as billing
+import chat.errors as chat
+
+
+class StoreUnavailable(billing.Unavailable, chat.Unavailable):
+    """The store did not commit, or it is not known whether it did. A retry by key or id is safe."""
+
+    code = "STORAGE_UNAVAILABLE"
+    detail = "The storage did not answer. Try again with the same Idempotency-Key."
+    retryable = True
+
+
+class StoreBusy(StoreUnavailable):
+    """The bounded write queue is full: nothing was written."""
+
+    code = "STORAGE_BUSY"
+    detail = "The storage is busy and took nothing. Try again in a moment."
+
+
+class DuplicateId(Exception):
+    """A document with this `_id` exists already. Repositories turn it into a domain answer."""
+
+    def __init__(self, collection: str, id_: str) -> None:
+        self.collection = collection
+        self.id = id_
+        super().__init__(f"{collection}: {id_!r} exists")
