@@ -1,0 +1,109 @@
+"""What the ledger needs of a store: compare-and-set on documents, rows by key, and reports. No rule of money is in an adapter."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from billing_engine.ledger.model import Account, Entry, KeyState
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Replace the account's document by `account` if its stored version is `expected` ("": there is none yet)."""
+
+    expected: str
+    account: Account
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A copied-out entry. `applied`: every credit of it has been added to its account. `credits_after`: their balances after."""
+
+    entry: Entry
+    applied: bool
+    credits_after: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One entry as one account sees it: its signed change and the balance after it, in smallest units.
+
+    `balance_after` is None while the credit waits for redo.
+    """
+
+    key: str
+    kind: str
+    reference: str
+    state: KeyState
+    change_minor: int
+    balance_after: int | None
+    at_ms: int
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A sum over transfer rows and how many there are."""
+
+    amount_minor: int
+    rows: int
+
+
+class LedgerStore(Protocol):
+    """Durable store of account documents and entry rows. Every adapter passes `tests/contract/ledger_store_contract.py`.
+
+    Every method raises `Unavailable` when the store does not answer; a write's outcome is then unknown.
+    """
+
+    #: Whether `commit_all` takes documents and rows in one atomic step. The states are the same either way.
+    atomic: bool
+
+    async def load(self, account_ids: Sequence[str]) -> dict[str, Account]:
+        """The documents that exist, each with its version. Always read before the keys (LEDGER 1, order of reads)."""
+        ...
+
+    async def rows(self, keys: Sequence[str]) -> dict[str, Row]:
+        """The rows that exist, by key."""
+        ...
+
+    async def commit(self, writes: Sequence[Write]) -> list[str]:
+        """Compare-and-set each document on its own, durably; the ids of the accounts whose version had moved (those are unchanged).
+
+        Raises:
+            InvariantBroken: the store's own guard refused a balance below the account's floor; nothing of the call was written.
+        """
+        ...
+
+    async def commit_all(self, writes: Sequence[Write], rows: Sequence[Row]) -> list[str]:
+        """Atomic stores only: every write and every row, or nothing and the ids of the accounts whose version had moved."""
+        ...
+
+    async def insert_rows(self, entries: Iterable[Entry]) -> None:
+        """Redo, step one: copy entries out, not applied. A key that exists stays as it is; other content under it raises `InvariantBroken`."""
+        ...
+
+    async def mark_applied(self, credits_after: Mapping[str, Mapping[str, int]]) -> None:
+        """Redo, step three: for each key, its credits are in their accounts, with these balances after. Repeating changes nothing."""
+        ...
+
+    async def pending(self) -> list[str]:
+        """Accounts with a tail or with credits not forgotten: where redo has work."""
+        ...
+
+    async def open_holds(self, prefix: str) -> list[tuple[str, str]]:
+        """(account id, hold id) of every open hold whose id starts with `prefix`."""
+        ...
+
+    async def lines(
+        self, account_id: str, *, limit: int, before: tuple[int, str] | None = None, kinds: Sequence[str] | None = None
+    ) -> list[Line]:
+        """Posted entries that touch the account, newest first; `before` is (at_ms, key) of the last line of the previous page."""
+        ...
+
+    async def total_credited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
+        """Sum of the transfers of these kinds into the account on days that start with `day_prefix` (a day or a month)."""
+        ...
+
+    async def balance_of_rows(self, account_id: str) -> int:
+        """Sum of the rows into the account less the rows out of it: a system account's balance."""
+        ...

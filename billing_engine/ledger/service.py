@@ -1,0 +1,145 @@
+"""Every movement of money passes through here."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from billing_engine.clock import Clock
+from billing_engine.errors import InvariantBroken
+from billing_engine.ledger.committer import Committer, Decide
+from billing_engine.ledger.model import (
+    Account,
+    Entry,
+    InsufficientFunds,
+    KeyReused,
+    KeyState,
+    KeyVoided,
+    Movement,
+    effect_on,
+    floor_of,
+    has_document,
+    key_of,
+    post,
+    same_content,
+    void,
+)
+from billing_engine.ledger.ports import LedgerStore, Line, Total
+
+T = TypeVar("T")
+
+
+class Ledger:
+    """Accounts, holds and entries over one store. One instance is the only writer of its process."""
+
+    def __init__(self, store: LedgerStore, clock: Clock, day_of: Callable[[int], str]) -> None:
+        self._store = store
+        self._clock = clock
+        self._day_of = day_of
+        self.committer = Committer(store)
+
+    async def start(self) -> None:
+        """Start the committer and redo what a former process committed and did not copy out."""
+        self.committer.start()
+        await self.recover()
+
+    async def stop(self) -> None:
+        """Commit what is queued and stop."""
+        await self.committer.stop()
+
+    async def recover(self) -> None:
+        """Redo, from whatever point it was left at. Harmless at any time."""
+        await self.committer.redo(await self._store.pending())
+
+    def day_of(self, at_ms: int) -> str:
+        """The local day of an instant, YYYY-MM-DD."""
+        return self._day_of(at_ms)
+
+    async def change(self, account_id: str, asset: str, decide: Decide, *, source: str | None = None) -> Any:
+        """Run a pure change of one account in the next group commit; its answer, once durable.
+
+        `decide(account, known)` gets the newest account and the entry of `source`'s key, if it has ended. It may run several
+        times and must answer a repeat with the first result. The change goes on when the caller is cancelled.
+
+        Raises:
+            BillingError: what `decide` raised; nothing was changed.
+            Unavailable: the outcome is unknown; repeat with the same source.
+        """
+        key = key_of(account_id, source) if source is not None else None
+        return await asyncio.shield(self.committer.submit(account_id, asset, key, decide))
+
+    async def post(self, movement: Movement) -> Entry:
+        """Book the movement once per source; the first entry again for a repeat.
+
+        Raises:
+            InsufficientFunds: the payer would pass its floor. The refusal is kept: the same source is refused for ever.
+            KeyReused: the source is known with other content.
+            KeyVoided: the source was voided.
+        """
+
+        def decide(account: Account, known: Entry | None) -> tuple[Account, Entry]:
+            if known is None:
+                at_ms = self._clock.now_ms()
+                return post(account, movement, at_ms=at_ms, day=self._day_of(at_ms))
+            if known.state is KeyState.VOIDED:
+                raise KeyVoided(key=known.key)
+            if not same_content(known, movement):
+                raise KeyReused(key=known.key)
+            return account, known
+
+        entry: Entry = await self.change(movement.account, movement.asset, decide, source=movement.source)
+        if entry.state is KeyState.REFUSED:
+            needed = -effect_on(entry.account, entry.transfers)
+            raise InsufficientFunds(account=entry.account, needed_minor=needed)
+        return entry
+
+    async def void(self, account_id: str, asset: str, source: str) -> Entry:
+        """Decide by writing that `source` never happens; an open hold of that name is given back. What has ended stays as it ended."""
+
+        def decide(account: Account, known: Entry | None) -> tuple[Account, Entry]:
+            if known is not None:
+                return account, known
+            at_ms = self._clock.now_ms()
+            return void(account, key_of(account_id, source), at_ms=at_ms, day=self._day_of(at_ms))
+
+        entry: Entry = await self.change(account_id, asset, decide, source=source)
+        return entry
+
+    async def account(self, account_id: str, asset: str) -> Account:
+        """The account as last committed, its own redo done. A store that cannot be read raises; it is never a zero."""
+        account = (await self._store.load([account_id])).get(account_id)
+        if account is not None and account.tail:
+            await self.committer.redo([account_id])
+            account = (await self._store.load([account_id])).get(account_id)
+        return account or Account(account_id, asset, floor_of(account_id))
+
+    async def balance(self, account_id: str, asset: str) -> int:
+        """What stands on the account: posted for one with a document, the sum of its rows for a system account."""
+        if has_document(account_id):
+            return (await self.account(account_id, asset)).posted
+        return await self._store.balance_of_rows(account_id)
+
+    async def entry(self, account_id: str, source: str) -> Entry | None:
+        """How the source ended, or None while nothing has been committed under it."""
+        account = (await self._store.load([account_id])).get(account_id)
+        key = key_of(account_id, source)
+        row = (await self._store.rows([key])).get(key)
+        if row is not None:
+            return row.entry
+        return next((entry for entry in account.tail if entry.key == key), None) if account else None
+
+    async def lines(
+        self, account_id: str, *, limit: int, before: tuple[int, str] | None = None, kinds: Sequence[str] | None = None
+    ) -> list[Line]:
+        """The account's history, newest first, after redo of its own entries."""
+        await self.account(account_id, "")
+        return await self._store.lines(account_id, limit=limit, before=before, kinds=kinds)
+
+    async def total_credited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
+        """Sum of what these kinds of transfer brought to the account on days starting with the prefix."""
+        return await self._store.total_credited(account_id, kinds=kinds, day_prefix=day_prefix)
+
+    async def open_holds(self, prefix: str) -> list[tuple[str, str]]:
+        """(account id, hold id) of the open holds whose id starts with `prefix`."""
+        return await self._store.open_holds(prefix)
+
+

@@ -1,0 +1,384 @@
+"""The ledger's documents and rows in SQLite.
+
+`atomic` runs commit and redo in one transaction (the production default). With `atomic=False` every step is a transaction
+of its own, exactly the steps that MongoDB will take: the tests drive both.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from billing_engine.errors import InvariantBroken
+from billing_engine.ledger.model import Account, Entry, KeyState
+from billing_engine.ledger.ports import Line, Row, Total, Write
+from server.storage.ledger_codec import (
+    account_holds_of_json,
+    entry_of_json,
+    entry_to_json,
+    hold_to_json,
+    transfers_of_json,
+    transfers_to_json,
+)
+from server.storage.sqlite.engine import Lane, SqliteDatabase
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS ledger_accounts (
+  id TEXT PRIMARY KEY,
+  asset TEXT NOT NULL,
+  floor INTEGER,
+  posted INTEGER NOT NULL,
+  held INTEGER NOT NULL CHECK (held >= 0),
+  version TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  holds TEXT,
+  tail TEXT,
+  credited TEXT,
+  CONSTRAINT floor_guard CHECK (floor IS NULL OR posted - held >= floor)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ledger_accounts_pending ON ledger_accounts (id) WHERE tail IS NOT NULL OR credited IS NOT NULL;
+CREATE TABLE IF NOT EXISTS ledger_entries (
+  key TEXT PRIMARY KEY,
+  account TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  asset TEXT NOT NULL,
+  reference TEXT NOT NULL,
+  transfers TEXT NOT NULL,
+  posted_before INTEGER NOT NULL,
+  posted_after INTEGER NOT NULL,
+  at_ms INTEGER NOT NULL,
+  day TEXT NOT NULL,
+  facts TEXT NOT NULL,
+  applied INTEGER NOT NULL,
+  credits_after TEXT NOT NULL,
+  UNIQUE (account, seq)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger_transfers (
+  entry_key TEXT NOT NULL,
+  i INTEGER NOT NULL,
+  debit TEXT NOT NULL,
+  credit TEXT NOT NULL,
+  amount INTEGER NOT NULL CHECK (amount > 0),
+  kind TEXT NOT NULL,
+  asset TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,
+  day TEXT NOT NULL,
+  PRIMARY KEY (entry_key, i)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ledger_transfers_debit ON ledger_transfers (debit, at_ms, entry_key);
+CREATE INDEX IF NOT EXISTS ledger_transfers_credit ON ledger_transfers (credit, at_ms, entry_key);
+CREATE INDEX IF NOT EXISTS ledger_transfers_sums ON ledger_transfers (credit, kind, day, amount);
+"""
+
+_COLUMNS: Final = "id, asset, floor, posted, version, seq, holds, tail, credited"
+_INSERT: Final = (
+    "INSERT INTO ledger_accounts (id, asset, floor, posted, held, version, seq, holds, tail, credited)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+)
+_UPDATE: Final = (
+    "UPDATE ledger_accounts SET posted = ?, held = ?, version = ?, seq = ?, holds = ?, tail = ?, credited = ?"
+    " WHERE id = ? AND version = ?"
+)
+_ENTRY_COLUMNS: Final = (
+    "key, account, seq, state, kind, asset, reference, transfers, posted_before, posted_after, at_ms, day, facts,"
+    " applied, credits_after"
+)
+_INSERT_ENTRY: Final = (
+    f"INSERT INTO ledger_entries ({_ENTRY_COLUMNS})"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+)
+_INSERT_TRANSFER: Final = "INSERT INTO ledger_transfers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+#: SQLite's default limit of bound variables is 32,766 (since 3.32); a batch has at most 1,000 commands.
+_CHUNK: Final = 500
+
+
+class SqliteLedgerStore:
+    """`LedgerStore` on one SQLite file."""
+
+    def __init__(self, db: SqliteDatabase, *, atomic: bool = True) -> None:
+        self._db = db
+        self.atomic = atomic
+
+    async def prepare(self) -> None:
+        """Make missing tables and indexes."""
+        await self._db.script(SCHEMA)
+
+    async def load(self, account_ids: Sequence[str]) -> dict[str, Account]:
+        return self._db.read(lambda conn: load_accounts(conn, account_ids))
+
+    async def rows(self, keys: Sequence[str]) -> dict[str, Row]:
+        return self._db.read(lambda conn: load_rows(conn, keys))
+
+    async def commit(self, writes: Sequence[Write]) -> list[str]:
+        def work(conn: sqlite3.Connection) -> list[str]:
+            return [write.account.id for write in writes if not _swap(conn, write)]
+
+        return await self._guarded(work)
+
+    async def commit_all(self, writes: Sequence[Write], rows: Sequence[Row]) -> list[str]:
+        def work(conn: sqlite3.Connection) -> list[str]:
+            moved = [write.account.id for write in writes if not _swap(conn, write)]
+            if moved:
+                raise _Moved(moved)
+            for row in rows:
+                _insert_row(conn, row.entry, applied=row.applied, credits_after=row.credits_after)
+            return moved
+
+        try:
+            return await self._guarded(work)
+        except _Moved as exc:
+            return exc.account_ids
+
+    async def insert_rows(self, entries: Iterable[Entry]) -> None:
+        wanted = list(entries)
+
+        def work(conn: sqlite3.Connection) -> None:
+            for entry in wanted:
+                _insert_row(conn, entry, applied=False, credits_after={})
+
+        await self._guarded(work)
+
+    async def mark_applied(self, credits_after: Mapping[str, Mapping[str, int]]) -> None:
+        def work(conn: sqlite3.Connection) -> None:
+            conn.executemany(
+                "UPDATE ledger_entries SET applied = 1, credits_after = ? WHERE key = ? AND applied = 0",
+                [(_text(after), key) for key, after in credits_after.items()],
+            )
+
+        await self._guarded(work)
+
+    async def pending(self) -> list[str]:
+        sql = "SELECT id FROM ledger_accounts WHERE tail IS NOT NULL OR credited IS NOT NULL"
+        return await self._db.scan(lambda conn: [id_ for (id_,) in conn.execute(sql)])
+
+    async def open_holds(self, prefix: str) -> list[tuple[str, str]]:
+        def work(conn: sqlite3.Connection) -> list[tuple[str, str]]:
+            found = conn.execute("SELECT id, holds FROM ledger_accounts WHERE holds IS NOT NULL")
+            return [
+                (id_, hold["id"]) for id_, raw in found for hold in orjson.loads(raw) if hold["id"].startswith(prefix)
+            ]
+
+        return await self._db.scan(work)
+
+    async def lines(
+        self,
+        account_id: str,
+        *,
+        limit: int,
+        before: tuple[int, str] | None = None,
+        kinds: Sequence[str] | None = None,
+    ) -> list[Line]:
+        return await self._db.scan(lambda conn: _lines(conn, account_id, limit, before, kinds))
+
+    async def total_credited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
+        marks = ", ".join("?" * len(kinds))
+        sql = (
+            f"SELECT COALESCE(SUM(amount), 0), COUNT(*) FROM ledger_transfers"  # noqa: S608 - only placeholders vary
+            f" WHERE credit = ? AND kind IN ({marks}) AND day >= ? AND day < ?"
+        )
+        # '~' sorts after every digit and dash of a day.
+        args = (account_id, *kinds, day_prefix, day_prefix + "~")
+        amount, rows = await self._db.scan(lambda conn: conn.execute(sql, args).fetchone())
+        return Total(amount, rows)
+
+    async def balance_of_rows(self, account_id: str) -> int:
+        sql = (
+            "SELECT (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfers WHERE credit = ?1)"
+            " - (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfers WHERE debit = ?1)"
+        )
+        (balance,) = await self._db.scan(lambda conn: conn.execute(sql, (account_id,)).fetchone())
+        return int(balance)
+
+    async def _guarded(self, work: Any) -> Any:
+        try:
+            return await self._db.write(Lane.LEDGER, work)
+        except sqlite3.IntegrityError as exc:
+            raise InvariantBroken(rule="the store refuses this write", cause=str(exc)) from exc
+
+
+class _Moved(Exception):
+    """Rolls the transaction back and carries which versions had moved."""
+
+    def __init__(self, account_ids: list[str]) -> None:
+        self.account_ids = account_ids
+        super().__init__(account_ids)
+
+
+def load_accounts(conn: sqlite3.Connection, account_ids: Sequence[str]) -> dict[str, Account]:
+    """Account documents by id, for those that exist."""
+    return {
+        account.id: account
+        for chunk in _chunks(account_ids)
+        for account in map(
+            _account,
+            conn.execute(f"SELECT {_COLUMNS} FROM ledger_accounts WHERE id IN ({_marks(chunk)})", chunk),  # noqa: S608 - placeholders
+        )
+    }
+
+
+def load_rows(conn: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Row]:
+    """Entry rows by key, for those that exist."""
+    return {
+        row.entry.key: row
+        for chunk in _chunks(keys)
+        for row in map(
+            row_of,
+            conn.execute(f"SELECT {_ENTRY_COLUMNS} FROM ledger_entries WHERE key IN ({_marks(chunk)})", chunk),  # noqa: S608 - placeholders
+        )
+    }
+
+
+def all_accounts(conn: sqlite3.Connection) -> Iterator[Account]:
+    """Every account document, by id."""
+    return map(_account, conn.execute(f"SELECT {_COLUMNS} FROM ledger_accounts ORDER BY id"))  # noqa: S608 - constant
+
+
+def all_rows(conn: sqlite3.Connection) -> Iterator[Row]:
+    """Every entry row, by account and sequence."""
+    return map(row_of, conn.execute(f"SELECT {_ENTRY_COLUMNS} FROM ledger_entries ORDER BY account, seq"))  # noqa: S608 - constant
+
+
+def row_of(raw: tuple[Any, ...]) -> Row:
+    """One row of `ledger_entries` as the domain knows it."""
+    key, account, seq, state, kind, asset, reference, transfers, before, after, at_ms, day, facts, applied, credits = raw
+    entry = Entry(
+        key=key,
+        account=account,
+        seq=seq,
+        state=KeyState(state),
+        kind=kind,
+        asset=asset,
+        reference=reference,
+        transfers=transfers_of_json(orjson.loads(transfers)),
+        posted_before=before,
+        posted_after=after,
+        at_ms=at_ms,
+        day=day,
+        facts=orjson.loads(facts),
+    )
+    return Row(entry, bool(applied), orjson.loads(credits))
+
+
+def _account(raw: tuple[Any, ...]) -> Account:
+    id_, asset, floor, posted, version, seq, holds, tail, credited = raw
+    return Account(
+        id_,
+        asset,
+        floor,
+        posted,
+        version,
+        seq,
+        account_holds_of_json(orjson.loads(holds)) if holds is not None else {},
+        tuple(entry_of_json(item) for item in orjson.loads(tail)) if tail is not None else (),
+        tuple((key, after) for key, after in orjson.loads(credited)) if credited is not None else (),
+    )
+
+
+def _swap(conn: sqlite3.Connection, write: Write) -> bool:
+    account = write.account
+    holds = _text([hold_to_json(hold) for hold in account.holds.values()]) if account.holds else None
+    tail = _text([entry_to_json(entry) for entry in account.tail]) if account.tail else None
+    credited = _text(account.credited) if account.credited else None
+    state = (account.posted, account.held, account.version, account.seq, holds, tail, credited)
+    if write.expected:
+        return conn.execute(_UPDATE, (*state, account.id, write.expected)).rowcount == 1
+    return conn.execute(_INSERT, (account.id, account.asset, account.floor, *state)).rowcount == 1
+
+
+def _insert_row(conn: sqlite3.Connection, entry: Entry, *, applied: bool, credits_after: Mapping[str, int]) -> None:
+    inserted = conn.execute(
+        _INSERT_ENTRY,
+        (
+            entry.key,
+            entry.account,
+            entry.seq,
+            entry.state.value,
+            entry.kind,
+            entry.asset,
+            entry.reference,
+            _text(transfers_to_json(entry.transfers)),
+            entry.posted_before,
+            entry.posted_after,
+            entry.at_ms,
+            entry.day,
+            _text(entry.facts),
+            int(applied),
+            _text(credits_after),
+        ),
+    ).rowcount
+    if inserted and entry.state is KeyState.POSTED:
+        conn.executemany(
+            _INSERT_TRANSFER,
+            [
+                (entry.key, i, t.debit, t.credit, t.amount_minor, t.kind, entry.asset, entry.at_ms, entry.day)
+                for i, t in enumerate(entry.transfers)
+            ],
+        )
+    if not inserted:
+        _require_same(conn, entry, applied=applied, credits_after=credits_after)
+
+
+def _require_same(
+    conn: sqlite3.Connection, entry: Entry, *, applied: bool, credits_after: Mapping[str, int]
+) -> None:
+    stored = load_rows(conn, [entry.key])[entry.key]
+    if (stored.entry.account, stored.entry.seq, stored.entry.transfers) != (entry.account, entry.seq, entry.transfers):
+        raise InvariantBroken(rule="a key ends once", key=entry.key)
+    if applied and not stored.applied:
+        conn.execute(
+            "UPDATE ledger_entries SET applied = 1, credits_after = ? WHERE key = ?", (_text(credits_after), entry.key)
+        )
+
+
+def _lines(
+    conn: sqlite3.Connection,
+    account_id: str,
+    limit: int,
+    before: tuple[int, str] | None,
+    kinds: Sequence[str] | None,
+) -> list[Line]:
+    bound = "AND (at_ms, entry_key) < (:at, :key)" if before else ""
+    args: dict[str, Any] = {"account": account_id, "limit": limit}
+    if before:
+        args |= {"at": before[0], "key": before[1]}
+    wanted = ""
+    if kinds is not None:
+        args |= {f"kind{i}": kind for i, kind in enumerate(kinds)}
+        wanted = f"AND kind IN ({', '.join(f':kind{i}' for i in range(len(kinds)))})"
+    side = (
+        "SELECT DISTINCT at_ms, entry_key FROM ledger_transfers WHERE {column} = :account"
+        f" {bound} {wanted} ORDER BY at_ms DESC, entry_key DESC LIMIT :limit"
+    )
+    sql = (
+        f"SELECT at_ms, entry_key FROM ({side.format(column='debit')})"  # noqa: S608 - only placeholders vary
+        f" UNION SELECT at_ms, entry_key FROM ({side.format(column='credit')})"
+        " ORDER BY at_ms DESC, entry_key DESC LIMIT :limit"
+    )
+    keys = [key for _, key in conn.execute(sql, args)]
+    rows = load_rows(conn, keys)
+    return [_line(rows[key], account_id) for key in keys]
+
+
+def _line(row: Row, account_id: str) -> Line:
+    entry = row.entry
+    change = sum(t.amount_minor for t in entry.transfers if t.credit == account_id)
+    change -= sum(t.amount_minor for t in entry.transfers if t.debit == account_id)
+    after = entry.posted_after if entry.account == account_id else row.credits_after.get(account_id)
+    return Line(entry.key, entry.kind, entry.reference, entry.state, change, after, entry.at_ms, entry.facts)
+
+
+def _text(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _marks(chunk: Sequence[str]) -> str:
+    return ", ".join("?" * len(chunk))
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
+    unique = list(dict.fromkeys(ids))
+    for start in range(0, len(unique), _CHUNK):
+        yield unique[start : start + _CHUNK]
