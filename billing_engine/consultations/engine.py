@@ -1,0 +1,425 @@
+"""One billing task per live session: wait for the next deadline, hold the next slice, tell the room, again.
+
+The task holds no state that storage lacks. Sending is open while `now < gate`, and the gate is the paid-until of the last
+write that came back in time: if the store is late, the gate shuts by itself and the time is not billed (LEDGER 3).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol
+
+from billing_engine.clock import Clock, Timer
+from billing_engine.consultations.billing import (
+    Bill,
+    Close,
+    Tick,
+    close,
+    extend,
+    hold_id_of,
+    next_tick_ms,
+)
+from billing_engine.consultations.errors import StillFunded, Unattended
+from billing_engine.consultations.model import EndReason, Session, SessionEvent
+from billing_engine.consultations.ports import Announcer, Locks, Timeline
+from billing_engine.consultations.rules import Rules
+from billing_engine.consultations.settlement import Settlement, ended_record, lock_names, trail_rows
+from billing_engine.consultations.views import final_view, live_view
+from billing_engine.errors import BillingError, InvariantBroken, Unavailable
+from billing_engine.ledger.accounts import wallet_of
+from billing_engine.ledger.model import Entry, Fenced, HoldGone
+from billing_engine.ledger.service import Ledger
+
+log = logging.getLogger(__name__)
+
+RETRY_MS = 250
+
+
+class Observer(Protocol):
+    """Hears how punctual billing is; must not raise."""
+
+    def ticked(self, lateness_ms: int) -> None:
+        """A slice was committed this long after its deadline."""
+        ...
+
+    def cut_off(self, error_ms: int) -> None:
+        """A session without money was closed, durably, this long after its paid-until."""
+        ...
+
+
+class Live:
+    """One session that this process bills."""
+
+    __slots__ = (
+        "bill", "closing", "copied_k", "done", "gap_from_ms", "gate_ms", "next_tick_ms", "poked", "retry_at_ms",
+        "session", "task", "timer", "waiter", "warned_s",
+    )  # fmt: skip
+
+    def __init__(self, session: Session, bill: Bill, next_tick: int) -> None:
+        self.session = session
+        self.bill = bill
+        self.gate_ms = bill.paid_until_ms or 0
+        self.next_tick_ms = next_tick
+        self.copied_k = 0
+        self.gap_from_ms: int | None = None
+        self.retry_at_ms: int | None = None
+        self.warned_s: int | None = None
+        self.closing = False
+        self.done = False
+        self.poked: str | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.timer: Timer | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Let the session's task look at the time again."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class Engine:
+    """The live sessions of this process."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        rules: Rules,
+        timeline: Timeline,
+        locks: Locks,
+        settlement: Settlement,
+        announcer: Announcer,
+        observer: Observer | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._rules = rules
+        self._timeline = timeline
+        self._locks = locks
+        self._settlement = settlement
+        self._announcer = announcer
+        self._observer = observer
+        self._live: dict[str, Live] = {}
+        self._by_user: dict[str, Live] = {}
+        self._settling: dict[str, asyncio.Task[None]] = {}
+
+    # -- what the outside asks -----------------------------------------------------------------------------------
+
+    @property
+    def live_count(self) -> int:
+        """Sessions that this process bills now."""
+        return len(self._live)
+
+    def is_open(self, session_id: str) -> bool:
+        """Whether the session is served at this very instant: running here, and paid."""
+        live = self._live.get(session_id)
+        return (
+            live is not None
+            and not live.closing
+            and not live.done
+            and live.bill.meter.running_since_ms is not None
+            and live.gap_from_ms is None
+            and self._clock.now_ms() < live.gate_ms
+        )
+
+    def launch(self, session: Session, bill: Bill, *, announce: str | None) -> None:
+        """Begin to bill a session whose hold is open and owned by this process."""
+        live = Live(session, bill, next_tick_ms(session.started_at_ms or 0, self._clock.now_ms(), self._rules))
+        self._live[session.id] = live
+        self._by_user[session.user_id] = live
+        if announce is not None:
+            self._tell(live, announce)
+        self._warn(live)
+        live.task = asyncio.create_task(self._run(live))
+
+    def recharged(self, user_id: str) -> None:
+        """The user's wallet has more: extend at once, without waiting for the tick."""
+        live = self._by_user.get(user_id)
+        if live is not None:
+            live.poked = "session:recharged"
+            live.wake()
+
+    def is_live(self, session_id: str) -> bool:
+        """Whether this process bills the session."""
+        return session_id in self._live
+
+    async def end(self, session: Session, reason: EndReason) -> Entry:
+        """Close the session for a party or an admin; the first close's outcome, for whoever asks.
+
+        Raises:
+            Unavailable: the outcome is not known, or not everything that follows it is stored yet; ask again.
+        """
+        live = self._live.get(session.id)
+        at_ms = self._clock.now_ms()
+        if live is not None:
+            # What was not served is not billed: if the store was late and the gate has shut, that instant is the end.
+            at_ms = min(at_ms, live.gap_from_ms or live.gate_ms) if live.bill.paid_until_ms is not None else at_ms
+            live.closing = True
+        try:
+            entry = await self._close(Close(session.id, reason, at_ms), session)
+        except BillingError:
+            if live is not None:
+                live.closing = False
+            raise
+        await self._settled(session, entry)
+        return entry
+
+    async def settle(self, session: Session, entry: Entry) -> None:
+        """Run what follows a closing entry of a session that nobody bills any more (recovery)."""
+        await self._settled(session, entry)
+
+    async def stop(self) -> None:
+        """Stop billing without ending anything: one last write proves the service until now, and the hold stays open."""
+        lives = list(self._live.values())
+        for live in lives:
+            if live.task is not None:
+                live.task.cancel()
+        await asyncio.gather(*(live.task for live in lives if live.task is not None), return_exceptions=True)
+        results = await asyncio.gather(
+            *(self._extend(live) for live in lives if not live.done and not live.closing), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, HoldGone | Fenced | Unattended):
+                log.warning("the last slice of a session was not stored: %r", result)
+        # What follows a close is idempotent: the next start goes on where this one stops.
+        settling = list(self._settling.values())
+        for task in settling:
+            task.cancel()
+        await asyncio.gather(*settling, return_exceptions=True)
+        self._live.clear()
+        self._by_user.clear()
+
+    # -- the task of one session -----------------------------------------------------------------------------------
+
+    async def _run(self, live: Live) -> None:
+        while not live.done:
+            await self._wait(live)
+            if live.done:
+                return
+            try:
+                await self._step(live)
+            except (HoldGone, Fenced) as gone:
+                if await self._lost(live, gone):
+                    return
+            except Unattended:
+                await self._close_unattended(live)
+            except BillingError as exc:
+                self._retry(live, exc)
+            except Exception:
+                # A defect must not stop the billing of a session silently: the gate shuts at paid-until, the task goes on.
+                log.exception("billing step failed", extra={"session_id": live.session.id})
+                live.retry_at_ms = self._clock.now_ms() + RETRY_MS
+
+    async def _wait(self, live: Live) -> None:
+        if live.poked is not None:
+            return
+        live.waiter = asyncio.get_running_loop().create_future()
+        live.timer = self._clock.call_at_ms(self._deadline(live), live.wake)
+        try:
+            await live.waiter
+        finally:
+            live.timer.cancel()
+            live.waiter = None
+
+    def _deadline(self, live: Live) -> int:
+        if live.retry_at_ms is not None:
+            return live.retry_at_ms
+        # Ticks wait for the slot's end so that many sessions meet in one commit; money's own deadlines are exact.
+        slot = self._rules.slot_ms
+        deadline = -(-live.next_tick_ms // slot) * slot
+        bill = live.bill
+        if bill.short and bill.paid_until_ms is not None:
+            deadline = min(deadline, bill.paid_until_ms)
+        warn_at = self._next_warning_ms(live)
+        return deadline if warn_at is None else min(deadline, warn_at)
+
+    async def _step(self, live: Live) -> None:
+        now_ms = self._clock.now_ms()
+        until = live.bill.paid_until_ms
+        poked, live.poked = live.poked, None
+        if live.closing:
+            # A party's end is on its way; it either settles the session or gives it back.
+            live.retry_at_ms = now_ms + RETRY_MS
+            return
+        if live.bill.short and until is not None and now_ms >= until and poked is None:
+            try:
+                await self._cut_off(live, until)
+            except StillFunded:
+                await self._extend_and_tell(live, "session:recharged")
+            return
+        if poked is not None or now_ms >= live.next_tick_ms or live.retry_at_ms is not None:
+            await self._extend_and_tell(live, poked or "session:tick")
+            return
+        self._warn(live)
+
+    async def _extend_and_tell(self, live: Live, event: str) -> None:
+        due_ms = live.next_tick_ms
+        await self._extend(live)
+        now_ms = self._clock.now_ms()
+        live.retry_at_ms = now_ms if live.gap_from_ms is not None else None
+        if now_ms >= due_ms:
+            if self._observer is not None:
+                self._observer.ticked(now_ms - due_ms)
+            live.next_tick_ms = next_tick_ms(live.session.started_at_ms or 0, now_ms, self._rules)
+        if live.bill.meter.trail:
+            await self._copy_trail(live)
+        await self._renew_locks(live)
+        self._tell(live, event)
+        self._warn(live)
+
+    async def _extend(self, live: Live) -> None:
+        session = live.session
+        asked_ms = self._clock.now_ms()
+        tick = Tick(session.id, live.bill.fence, live.bill.n + 1, asked_ms, live.copied_k, live.gap_from_ms)
+        change = partial(extend, tick=tick, rules=self._rules)
+        bill: Bill = await self._ledger.change(wallet_of(session.user_id), self._rules.asset.code, change)
+        answered_ms = self._clock.now_ms()
+        gate_ms, live.bill = live.gate_ms, bill
+        if answered_ms <= gate_ms or (asked_ms >= gate_ms and answered_ms - asked_ms <= self._rules.store_timeout_ms):
+            live.gap_from_ms = None
+            live.gate_ms = bill.paid_until_ms or 0
+        else:
+            # The gate shut while the store kept us waiting. The write bills time that nobody could use, so the next one
+            # records it as a pause.
+            live.gap_from_ms = max(gate_ms, asked_ms)
+            live.gate_ms = live.gap_from_ms
+
+    async def _copy_trail(self, live: Live) -> None:
+        trail = live.bill.meter.trail
+        if trail[-1][0] < live.copied_k:
+            return
+        await self._timeline.add(trail_rows(live.session.id, trail))
+        live.copied_k = trail[-1][0] + 1
+
+    async def _renew_locks(self, live: Live) -> None:
+        try:
+            await self._locks.renew(lock_names(live.session.user_id, live.session.lawyer_id), live.session.id)
+        except Unavailable as exc:
+            log.warning("locks do not answer; billing goes on without them: %r", exc)
+
+    def _retry(self, live: Live, exc: BillingError) -> None:
+        level = logging.ERROR if isinstance(exc, InvariantBroken) else logging.WARNING
+        log.log(level, "billing step will be tried again: %r", exc, extra={"session_id": live.session.id})
+        live.retry_at_ms = self._clock.now_ms() + RETRY_MS
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    async def _cut_off(self, live: Live, until_ms: int) -> None:
+        live.closing = True
+        order = Close(live.session.id, EndReason.WALLET_EMPTY, until_ms, live.bill.fence, only_if_short=True)
+        try:
+            entry = await self._close(order, live.session)
+        except BillingError:
+            live.closing = False
+            raise
+        if self._observer is not None:
+            self._observer.cut_off(self._clock.now_ms() - until_ms)
+        await self._settled(live.session, entry)
+
+    async def _close_unattended(self, live: Live) -> None:
+        order = Close(live.session.id, EndReason.ABANDONED, live.gap_from_ms or live.gate_ms, live.bill.fence)
+        try:
+            entry = await self._close(order, live.session)
+            await self._settled(live.session, entry)
+        except BillingError as exc:
+            self._retry(live, exc)
+
+    async def _close(self, order: Close, session: Session) -> Entry:
+        booked_at_ms = self._clock.now_ms()
+        change = partial(close, order=order, day=self._ledger.day_of(order.at_ms), booked_at_ms=booked_at_ms)
+        account_id = wallet_of(session.user_id)
+        source = hold_id_of(session.id)
+        entry: Entry = await self._ledger.change(account_id, self._rules.asset.code, change, source=source)
+        return entry
+
+    async def _settled(self, session: Session, entry: Entry) -> None:
+        """Settle once, however many callers ended the session; each waits for the same work."""
+        task = self._settling.get(session.id)
+        if task is None:
+            task = asyncio.create_task(self._settle(session, entry))
+            self._settling[session.id] = task
+            task.add_done_callback(lambda _: self._settling.pop(session.id, None))
+        done, _ = await asyncio.wait({task}, timeout=5 * self._rules.store_timeout_ms / 1000)
+        if not done:
+            raise Unavailable(reason="the end is final, its record is being stored", session=session.id)
+        task.result()
+
+    async def _settle(self, session: Session, entry: Entry) -> None:
+        news = False
+
+        async def store() -> int:
+            nonlocal news
+            news |= await self._settlement.record(session, entry)
+            await self._settlement.follow(session, entry)
+            return (await self._ledger.account(wallet_of(session.user_id), self._rules.asset.code)).spendable
+
+        wallet_minor = await self._until_stored(store)
+        live = self._live.pop(session.id, None)
+        if live is not None:
+            self._forget(live)
+        if news:
+            view = final_view(ended_record(session, entry), wallet_minor)
+            self._announcer.announce(SessionEvent("session:ended", view))
+
+    def _forget(self, live: Live) -> None:
+        live.done = True
+        self._live.pop(live.session.id, None)
+        if self._by_user.get(live.session.user_id) is live:
+            del self._by_user[live.session.user_id]
+        live.wake()
+
+    async def _until_stored(self, step: Callable[[], Awaitable[Any]]) -> Any:
+        """The money has moved; what follows is repeated until the store takes it, or until a restart does it."""
+        while True:
+            try:
+                return await step()
+            except Unavailable as exc:
+                log.warning("settling will be tried again: %r", exc)
+                await self._pause(RETRY_MS)
+
+    async def _pause(self, duration_ms: int) -> None:
+        turn = asyncio.Event()
+        self._clock.call_at_ms(self._clock.now_ms() + duration_ms, turn.set)
+        await turn.wait()
+
+    async def _lost(self, live: Live, gone: HoldGone | Fenced) -> bool:
+        """The hold is not ours any more: closed by another path (settle it), or owned by another process (let it go)."""
+        if isinstance(gone, HoldGone):
+            try:
+                entry = await self._ledger.entry(wallet_of(live.session.user_id), hold_id_of(live.session.id))
+                if entry is not None and "status" in entry.facts:
+                    await self._settled(live.session, entry)
+                    return True
+            except Unavailable as exc:
+                self._retry(live, exc)
+                return False
+        log.warning("session let go: %r", gone, extra={"session_id": live.session.id})
+        self._forget(live)
+        return True
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, live: Live, event: str, **extra: Any) -> None:
+        view = live_view(live.session, live.bill, self._clock.now_ms())
+        self._announcer.announce(SessionEvent(event, view, extra))
+
+    def _remaining_s(self, live: Live) -> int:
+        return max(0, live.bill.limit_s - live.bill.meter.seconds_at(self._clock.now_ms()))
+
+    def _warn(self, live: Live) -> None:
+        """Announce the lowest threshold that has been crossed, once; a recharge above it arms it again."""
+        remaining_s = self._remaining_s(live)
+        crossed = min((t for t in self._rules.warnings_s if remaining_s <= t), default=None)
+        news = crossed is not None and (live.warned_s is None or crossed < live.warned_s)
+        live.warned_s = crossed
+        if news:
+            self._tell(live, "session:low_balance", threshold=crossed)
+
+    def _next_warning_ms(self, live: Live) -> int | None:
+        ends_at = live.bill.ends_at_ms
+        if ends_at is None:
+            return None
+        ahead = [t for t in self._rules.warnings_s if live.warned_s is None or t < live.warned_s]
+        return ends_at - max(ahead) * 1000 if ahead else None

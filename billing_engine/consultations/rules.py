@@ -1,0 +1,27 @@
+"""The settings that a consultation is billed by, fixed at start-up."""
+
+from dataclasses import dataclass
+
+from billing_engine.money import INR, Asset
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """SPEC 5. Money in smallest units of `asset`, durations in milliseconds unless named `_s`.
+
+    `lead_ms` is how far past the next tick a slice reaches: at least 2 s and two store timeouts, or every tick would leave
+    the time of its own commit unpaid (LEDGER 3). `slot_ms` groups ticks so that they meet in one commit; deadlines of money
+    are never rounded.
+    """
+
+    asset: Asset = INR
+    tick_ms: int = 10_000
+    lead_ms: int = 3_000
+    slot_ms: int = 50
+    min_balance_minor: int = 5_000
+    min_seconds: int = 60
+    commission_bp: int = 0
+    abandon_ms: int = 120_000
+    store_timeout_ms: int = 1_000
+    lock_ttl_ms: int = 60_000
+    warnings_s: tuple[int, ...] = (120, 60, 30)

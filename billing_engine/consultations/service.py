@@ -1,0 +1,321 @@
+"""Starting, ending and looking at consultations."""
+
+import asyncio
+import logging
+import secrets
+from dataclasses import replace
+from functools import partial
+
+from billing_engine.clock import Clock
+from billing_engine.consultations.billing import Bill, bill_of, hold_id_of, needed_minor, open_session
+from billing_engine.consultations.engine import Engine
+from billing_engine.consultations.errors import (
+    InsufficientBalance,
+    LawyerBusy,
+    LawyerNotFound,
+    LawyerNotVerified,
+    LawyerOffline,
+    MaxAmountTooSmall,
+    SessionNotFound,
+    StartAborted,
+    UserBusy,
+)
+from billing_engine.consultations.meter import Meter
+from billing_engine.consultations.model import (
+    FINISHED,
+    LIVE,
+    EndReason,
+    LawyerTerms,
+    Quote,
+    Session,
+    SessionView,
+    Status,
+    TimelineRow,
+)
+from billing_engine.consultations.ports import Claims, Lawyers, Locks, Rooms, Sessions, Timeline
+from billing_engine.consultations.rules import Rules
+from billing_engine.consultations.settlement import (
+    Settlement,
+    ended_record,
+    lawyer_claim,
+    lock_names,
+    trail_rows,
+    user_claim,
+)
+from billing_engine.consultations.views import final_view, live_view
+from billing_engine.errors import BillingError, Unavailable
+from billing_engine.ledger.accounts import wallet_of
+from billing_engine.ledger.model import HoldGone, KeyVoided
+from billing_engine.ledger.service import Ledger
+from billing_engine.money import affordable_seconds, price
+
+log = logging.getLogger(__name__)
+
+
+class Consultations:
+    """The use cases of SPEC 5. `owner` names this process in the holds that it writes."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        rules: Rules,
+        sessions: Sessions,
+        claims: Claims,
+        timeline: Timeline,
+        locks: Locks,
+        lawyers: Lawyers,
+        rooms: Rooms,
+        engine: Engine,
+        settlement: Settlement,
+        owner: str | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._rules = rules
+        self._sessions = sessions
+        self._claims = claims
+        self._timeline = timeline
+        self._locks = locks
+        self._lawyers = lawyers
+        self._rooms = rooms
+        self._engine = engine
+        self._settlement = settlement
+        self.owner = owner or secrets.token_hex(8)
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    async def start(
+        self, *, user_id: str, lawyer_id: str, operation_id: str, max_minor: int | None = None
+    ) -> SessionView:
+        """Start a consultation; the session's id is the operation's, so that a repeat finds what the first run made.
+
+        Raises, in this order and changing nothing: LawyerNotFound, MaxAmountTooSmall, InsufficientBalance,
+        LawyerNotVerified, LawyerOffline, UserBusy, LawyerBusy. StartAborted: an earlier run of this operation was given back.
+        """
+        repeated = await self._sessions.get(operation_id)
+        if repeated is not None and repeated.status is not Status.STARTING:
+            if repeated.status is Status.ABORTED:
+                raise StartAborted(session=operation_id)
+            return await self._view(repeated)
+        terms = await self._checked_terms(user_id, lawyer_id, max_minor)
+        session = repeated or Session(
+            id=operation_id,
+            user_id=user_id,
+            lawyer_id=lawyer_id,
+            rate_minor_per_min=terms.rate_minor_per_min,
+            currency=self._rules.asset.code,
+            commission_bp=self._rules.commission_bp,
+            max_minor=max_minor,
+            status=Status.STARTING,
+            created_at_ms=self._clock.now_ms(),
+        )
+        await self._lock(session)
+        try:
+            bill = await self._reserve(session)
+            started = replace(session, status=Status.ACTIVE, started_at_ms=bill.meter.started_at_ms)
+            if not await self._sessions.move(session.id, expect=frozenset({Status.STARTING}), to=started):
+                raise StartAborted(session=session.id)
+        except Unavailable:
+            # Nobody knows how far this came. The row says STARTING; a repeat with the same key or recovery finishes it.
+            await self._locks.release(lock_names(user_id, lawyer_id), session.id)
+            raise
+        except BillingError:
+            await self.give_back(session)
+            raise
+        self._engine.launch(started, bill, announce="session:started")
+        return live_view(started, bill, self._clock.now_ms())
+
+    async def _checked_terms(self, user_id: str, lawyer_id: str, max_minor: int | None) -> LawyerTerms:
+        terms = await self._lawyers.terms(lawyer_id)
+        if terms is None:
+            raise LawyerNotFound(lawyer=lawyer_id)
+        least = price(terms.rate_minor_per_min, self._rules.min_seconds)
+        if max_minor is not None and max_minor < max(least, 1):
+            raise MaxAmountTooSmall(field="maxAmount", problem="does not pay the minimum time with this lawyer")
+        wallet = await self._ledger.account(wallet_of(user_id), self._rules.asset.code)
+        needed = needed_minor(terms.rate_minor_per_min, self._rules)
+        busy = await self._holder(user_claim(user_id))
+        # Money held by one's own running session is not missing money: say busy, not poor.
+        if wallet.spendable < needed and busy is None:
+            raise InsufficientBalance(required_minor=needed, available_minor=max(0, wallet.spendable))
+        if not terms.is_verified:
+            raise LawyerNotVerified(lawyer=lawyer_id)
+        if not terms.is_online:
+            raise LawyerOffline(lawyer=lawyer_id)
+        if busy is not None:
+            raise UserBusy(session=busy)
+        if await self._holder(lawyer_claim(lawyer_id)) is not None:
+            raise LawyerBusy(lawyer=lawyer_id)
+        return terms
+
+    async def _holder(self, person: str) -> str | None:
+        """The unfinished session that a person is in."""
+        session_id = await self._claims.holder(person)
+        if session_id is None:
+            return None
+        session = await self._sessions.get(session_id)
+        return None if session is None or session.status in FINISHED else session_id
+
+    async def _lock(self, session: Session) -> None:
+        names = lock_names(session.user_id, session.lawyer_id)
+        try:
+            held = await self._locks.acquire(names, session.id)
+        except Unavailable as exc:
+            log.warning("locks do not answer; the claims in the store decide alone: %r", exc)
+            return
+        if held is not None:
+            raise (UserBusy if held == names[0] else LawyerBusy)()
+
+    async def _reserve(self, session: Session) -> Bill:
+        """Row, claims, conversation, hold, in this order: a crash after any of them leaves a STARTING row that names the rest."""
+        await self._sessions.add(session)
+        await self._claim(user_claim(session.user_id), session.id, UserBusy)
+        await self._claim(lawyer_claim(session.lawyer_id), session.id, LawyerBusy)
+        await self._rooms.open(
+            session.id, user_id=session.user_id, lawyer_id=session.lawyer_id, at_ms=session.created_at_ms
+        )
+        now_ms = self._clock.now_ms()
+        meter = Meter(
+            user_id=session.user_id,
+            lawyer_id=session.lawyer_id,
+            rate_minor_per_min=session.rate_minor_per_min,
+            commission_bp=session.commission_bp,
+            max_minor=session.max_minor,
+            started_at_ms=now_ms,
+            served_ms=0,
+            running_since_ms=now_ms,
+            evidence_at_ms=now_ms,
+        )
+        change = partial(open_session, session_id=session.id, meter=meter, owner=self.owner, rules=self._rules)
+        try:
+            bill: Bill = await self._ledger.change(
+                wallet_of(session.user_id), session.currency, change, source=hold_id_of(session.id)
+            )
+        except (KeyVoided, HoldGone) as exc:
+            raise StartAborted(session=session.id) from exc
+        return bill
+
+    async def _claim(self, person: str, session_id: str, busy: type[UserBusy | LawyerBusy]) -> None:
+        holder = await self._claims.take(person, session_id)
+        if holder is None:
+            return
+        other = await self._sessions.get(holder)
+        left_behind = other is None or other.status in FINISHED
+        if left_behind and await self._claims.replace(person, finished_session_id=holder, session_id=session_id):
+            return
+        raise busy()
+
+    async def give_back(self, session: Session) -> None:
+        """Undo a start that did not come through: the record first, so that a late start cannot activate it."""
+        aborted = replace(session, status=Status.ABORTED)
+        if await self._sessions.move(session.id, expect=frozenset({Status.STARTING}), to=aborted):
+            await self._ledger.void(wallet_of(session.user_id), session.currency, hold_id_of(session.id))
+        await self._settlement.release(session)
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    async def end(self, session_id: str, *, caller_id: str, is_admin: bool = False) -> SessionView:
+        """End it for a party or an admin. Repeated, and by whoever comes second, it answers the first outcome.
+
+        Raises:
+            SessionNotFound: no such session for this caller.
+            Unavailable: ask again; the outcome will be the same.
+        """
+        session = await self.own(session_id, caller_id=caller_id, is_admin=is_admin)
+        if session.status in LIVE:
+            reason = EndReason.ADMIN_ENDED
+            if caller_id == session.user_id:
+                reason = EndReason.USER_ENDED
+            elif caller_id == session.lawyer_id:
+                reason = EndReason.LAWYER_ENDED
+            # Shielded: a client that hangs up half-way must not stop the end half-way.
+            entry = await asyncio.shield(self._engine.end(session, reason))
+            session = ended_record(session, entry)
+        return await self._view(session)
+
+    async def end_for_account(self, person_id: str) -> None:
+        """End the person's running session because the account was disabled."""
+        view = await self.active_of(person_id)
+        if view is not None:
+            await asyncio.shield(self._engine.end(view.session, EndReason.ACCOUNT_DISABLED))
+
+    def recharged(self, user_id: str) -> None:
+        """The wallet has more money: a running session goes on without a gap."""
+        self._engine.recharged(user_id)
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def is_open(self, session_id: str) -> bool:
+        """Whether messages may be sent in it at this instant."""
+        return self._engine.is_open(session_id)
+
+    async def own(self, session_id: str, *, caller_id: str, is_admin: bool = False) -> Session:
+        """The session's record for one of its parties or an admin. Raises `SessionNotFound` for anyone else."""
+        session = await self._sessions.get(session_id)
+        visible = session is not None and session.status not in (Status.STARTING, Status.ABORTED)
+        if session is None or not visible or not (is_admin or caller_id in (session.user_id, session.lawyer_id)):
+            raise SessionNotFound(session=session_id)
+        return session
+
+    async def get(self, session_id: str, *, caller_id: str, is_admin: bool = False) -> SessionView:
+        """The session with its bill as of now."""
+        return await self._view(await self.own(session_id, caller_id=caller_id, is_admin=is_admin))
+
+    async def timeline(self, session_id: str) -> list[TimelineRow]:
+        """The session's life so far, in order: stored rows and those that the hold still carries."""
+        rows = {row.k: row for row in await self._timeline.of(session_id)}
+        session = await self._sessions.get(session_id)
+        if session is not None and session.status in LIVE:
+            account = await self._ledger.account(wallet_of(session.user_id), session.currency)
+            hold = account.holds.get(hold_id_of(session_id))
+            if hold is not None:
+                rows |= {row.k: row for row in trail_rows(session_id, hold.facts["trail"])}
+        return [rows[k] for k in sorted(rows)]
+
+    async def active_of(self, person_id: str) -> SessionView | None:
+        """The running session of a user or a lawyer."""
+        for person in (user_claim(person_id), lawyer_claim(person_id)):
+            session_id = await self._claims.holder(person)
+            session = await self._sessions.get(session_id) if session_id is not None else None
+            if session is not None and session.status in LIVE:
+                view = await self._view(session)
+                return view if view.status in LIVE else None
+        return None
+
+    async def list_for(self, person_id: str, *, limit: int, before: tuple[int, str] | None) -> list[SessionView]:
+        """The person's sessions, newest first."""
+        found = await self._sessions.list_for(person_id, limit=limit, before=before)
+        return [await self._view(session) for session in found]
+
+    async def quote(self, *, user_id: str, lawyer_id: str) -> Quote:
+        """How long the wallet lasts with this lawyer at today's rate."""
+        terms = await self._lawyers.terms(lawyer_id)
+        if terms is None:
+            raise LawyerNotFound(lawyer=lawyer_id)
+        wallet = await self._ledger.account(wallet_of(user_id), self._rules.asset.code)
+        needed = needed_minor(terms.rate_minor_per_min, self._rules)
+        free = await self._holder(lawyer_claim(lawyer_id)) is None and await self._holder(user_claim(user_id)) is None
+        return Quote(
+            lawyer_id=lawyer_id,
+            rate_minor_per_min=terms.rate_minor_per_min,
+            currency=self._rules.asset.code,
+            wallet_minor=wallet.spendable,
+            affordable_s=affordable_seconds(terms.rate_minor_per_min, wallet.spendable),
+            min_needed_minor=needed,
+            can_start=wallet.spendable >= needed and terms.is_verified and terms.is_online and free,
+        )
+
+    async def _view(self, session: Session) -> SessionView:
+        account = await self._ledger.account(wallet_of(session.user_id), session.currency)
+        if session.status not in LIVE:
+            return final_view(session, account.spendable)
+        hold = account.holds.get(hold_id_of(session.id))
+        if hold is not None:
+            return live_view(session, bill_of(account, hold), self._clock.now_ms())
+        # Closed in the ledger, its record not yet copied: the ledger's word counts.
+        entry = await self._ledger.entry(wallet_of(session.user_id), hold_id_of(session.id))
+        if entry is None or "status" not in entry.facts:
+            raise Unavailable(reason="the session's hold cannot be read", session=session.id)
+        return final_view(ended_record(session, entry), account.spendable)

@@ -1,0 +1,71 @@
+"""What follows the ledger's closing entry, each step idempotent: session row, timeline, conversation, claims, locks.
+
+The entry fixed the outcome; nothing here computes money again. A crash between two steps is healed by running all of them
+once more, at the next start.
+"""
+
+from dataclasses import dataclass, replace
+
+from billing_engine.consultations.model import LIVE, EndReason, Session, Status, TimelineRow
+from billing_engine.consultations.ports import Claims, Locks, Rooms, Sessions, Timeline
+from billing_engine.ledger.model import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The collaborators of a session's end and of a start that is given back."""
+
+    sessions: Sessions
+    timeline: Timeline
+    rooms: Rooms
+    claims: Claims
+    locks: Locks
+
+    async def record(self, session: Session, entry: Entry) -> bool:
+        """Copy the entry's outcome to the session's record; whether this call did it."""
+        return await self.sessions.move(session.id, expect=LIVE, to=ended_record(session, entry))
+
+    async def follow(self, session: Session, entry: Entry) -> None:
+        """Everything after the record."""
+        await self.timeline.add(trail_rows(session.id, entry.facts["trail"]))
+        await self.rooms.close(session.id, at_ms=entry.facts["endedAt"])
+        await self.release(session)
+
+    async def release(self, session: Session) -> None:
+        """Free both people: claims first, then the locks that only mirror them."""
+        await self.claims.release(user_claim(session.user_id), session.id)
+        await self.claims.release(lawyer_claim(session.lawyer_id), session.id)
+        await self.locks.release(lock_names(session.user_id, session.lawyer_id), session.id)
+
+
+def ended_record(session: Session, entry: Entry) -> Session:
+    """The session's record as its closing entry tells it."""
+    facts = entry.facts
+    return replace(
+        session,
+        status=Status(facts["status"]),
+        started_at_ms=facts["startedAt"],
+        ended_at_ms=facts["endedAt"],
+        end_reason=EndReason(facts["reason"]),
+        duration_s=facts["durationS"],
+        total_minor=facts["gross"],
+        commission_minor=facts["commission"],
+    )
+
+
+def trail_rows(session_id: str, trail: object) -> list[TimelineRow]:
+    """Timeline rows of what a hold or an entry carries."""
+    return [TimelineRow(session_id, k, at_ms, event, reason) for k, at_ms, event, reason in trail]  # type: ignore[attr-defined]
+
+
+def user_claim(user_id: str) -> str:
+    return f"user:{user_id}"
+
+
+def lawyer_claim(lawyer_id: str) -> str:
+    return f"lawyer:{lawyer_id}"
+
+
+def lock_names(user_id: str, lawyer_id: str) -> tuple[str, str]:
+    """The two locks of SPEC 5, taken together or not at all."""
+    return f"lock:user:{user_id}", f"lock:lawyer:{lawyer_id}"

@@ -1,0 +1,21 @@
+"""Names of accounts. The family before the colon says what kind it is."""
+
+from typing import Final
+
+#: Commission on consultations. A system account: its balance is the sum of its rows.
+REVENUE_CONSULTATIONS: Final = "revenue:consultations"
+
+
+def wallet_of(user_id: str) -> str:
+    """The user's prepaid wallet: guarded, never below zero."""
+    return f"wallet:{user_id}"
+
+
+def earnings_of(lawyer_id: str) -> str:
+    """What a lawyer has earned and not been paid out. A reversal may take it below zero."""
+    return f"earnings:{lawyer_id}"
+
+
+def gateway_of(name: str) -> str:
+    """Money that came in through a payment gateway (a system account; its balance is negative)."""
+    return f"gateway:{name}"
