@@ -1,0 +1,96 @@
+"""`Sessions` of the consultations room, over one collection."""
+
+from dataclasses import fields
+from typing import Final
+
+from billing_engine.consultations.model import LIVE, EndReason, Session, Status
+from billing_engine.errors import InvariantBroken
+from server.storage.collection import Collection, Collections, CollectionSpec, Doc
+from server.storage.errors import DuplicateId
+
+SESSIONS: Final = CollectionSpec(
+    name="consult_sessions",
+    text=("user_id", "lawyer_id", "status"),
+    integer=("created_at_ms",),
+    indexes=(("user_id", "created_at_ms"), ("lawyer_id", "created_at_ms"), ("status", "created_at_ms")),
+)
+
+_UNFINISHED: Final = sorted(status.value for status in {*LIVE, Status.STARTING})
+#: STARTING and ABORTED are the engine's own business: a list never shows them.
+_VISIBLE: Final = sorted(status.value for status in {*Status} - {Status.STARTING, Status.ABORTED})
+_PAGE: Final = 1_000
+_FIELDS: Final = tuple(field.name for field in fields(Session) if field.name != "id")
+
+
+class CollectionSessions:
+    """The session records. A status moves by one conditional update, never by read-then-write."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._sessions = collection
+
+    @classmethod
+    async def open(cls, collections: Collections) -> "CollectionSessions":
+        return cls(await collections.open(SESSIONS))
+
+    async def add(self, session: Session) -> bool:
+        try:
+            await self._sessions.insert({"_id": session.id, **_facts(session)})
+        except DuplicateId:
+            return False
+        return True
+
+    async def get(self, session_id: str) -> Session | None:
+        doc = await self._sessions.get(session_id)
+        return None if doc is None else _session(doc)
+
+    async def move(self, session_id: str, *, expect: frozenset[Status], to: Session) -> bool:
+        if to.id != session_id:
+            raise InvariantBroken(session=session_id, moved_to=to.id)
+        expected = sorted(status.value for status in expect)
+        moved = await self._sessions.update(session_id, where={"status": {"in": expected}}, set_=_facts(to))
+        return moved is not None
+
+    async def unfinished(self) -> list[Session]:
+        found: list[Session] = []
+        after: tuple[int, str] | None = None
+        while True:
+            # Recovery must see every one of them, however many: page to the end.
+            page = await self._sessions.find(
+                {"status": {"in": _UNFINISHED}}, sort=(("created_at_ms", "asc"),), limit=_PAGE, after=after
+            )
+            found += map(_session, page)
+            if len(page) < _PAGE:
+                return found
+            after = (found[-1].created_at_ms, found[-1].id)
+
+    async def list_for(self, person_id: str, *, limit: int, before: tuple[int, str] | None) -> list[Session]:
+        """Two indexed reads, merged: the port has no OR, and a list field would cost a row for each
+        party.
+        """
+        mine: dict[str, Session] = {}
+        for side in ("user_id", "lawyer_id"):
+            page = await self._sessions.find(
+                {side: person_id, "status": {"in": _VISIBLE}},
+                sort=(("created_at_ms", "desc"),),
+                limit=limit,
+                after=before,
+            )
+            mine |= {doc["_id"]: _session(doc) for doc in page}
+        return sorted(mine.values(), key=lambda session: (session.created_at_ms, session.id), reverse=True)[
+            :limit
+        ]
+
+
+def _facts(session: Session) -> Doc:
+    """The record without its id. StrEnums become plain strings, which every driver can store."""
+    facts = {name: getattr(session, name) for name in _FIELDS}
+    facts["status"] = session.status.value
+    facts["end_reason"] = None if session.end_reason is None else session.end_reason.value
+    return facts
+
+
+def _session(doc: Doc) -> Session:
+    facts = {name: doc[name] for name in _FIELDS}
+    facts["status"] = Status(doc["status"])
+    facts["end_reason"] = None if doc["end_reason"] is None else EndReason(doc["end_reason"])
+    return Session(id=doc["_id"], **facts)
