@@ -22,11 +22,74 @@ class NotFound(ChatError):
     detail = "There is no such session."
 
 
+class MessageNotFound(NotFound):
+    """The session is the caller's own, the message is not in it."""
+
+    detail = "There is no such message in this session."
+
+
 class Conflict(ChatError):
     """The state of the conversation does not allow it."""
 
     code = "CONFLICT"
     detail = "The current state does not allow this."
+
+
+class SessionNotActive(Conflict):
+    """The session is not being served at this instant: paused, unpaid or over. Reading and receipts go on."""
+
+    code = "SESSION_NOT_ACTIVE"
+    detail = "The session is not active, so nothing can be sent in it."
+
+
+class IdempotencyMismatch(Conflict):
+    """This sender used the `clientMsgId` before, for another body. The first message stands."""
+
+    code = "IDEMPOTENCY_MISMATCH"
+    detail = "This clientMsgId was used before with another body."
+
+
+class NotJoined(Conflict):
+    """The event belongs into a room that this socket has not joined."""
+
+    code = "NOT_JOINED"
+    detail = "Join the session with this socket first."
+
+
+class Invalid(ChatError):
+    """The payload is not what the event takes; `fields` is a list of (field, message)."""
+
+    code = "VALIDATION_FAILED"
+    detail = "A field is not valid."
+
+
+class UnknownEvent(Invalid):
+    """The client sent an event that is in no table."""
+
+    code = "UNKNOWN_EVENT"
+    detail = "There is no such event."
+
+
+class Refused(ChatError):
+    """This caller may not do it, or not now."""
+
+    code = "FORBIDDEN"
+    detail = "You may not do this."
+
+
+class Unauthenticated(Refused):
+    """The token is missing, malformed, expired or revoked: one answer for all."""
+
+    code = "UNAUTHENTICATED"
+    detail = "A valid access token is needed: connect with auth: {token}."
+
+
+class RateLimited(Refused):
+    """This connection has more events waiting than a person can make. Nothing was done with this one."""
+
+    code = "RATE_LIMITED"
+    detail = "Too many events are waiting on this connection. Send this one again in a moment."
+    retryable = True
 
 
 class Unavailable(ChatError):
@@ -35,3 +98,10 @@ class Unavailable(ChatError):
     code = "STORAGE_UNAVAILABLE"
     detail = "The storage did not answer. Send the event again."
     retryable = True
+
+
+class Draining(Unavailable):
+    """The process is going down; another one takes over. Nothing was done with this event."""
+
+    code = "DRAINING"
+    detail = "The server is restarting. Connect again and send the event again."

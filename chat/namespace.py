@@ -1,0 +1,276 @@
+"""The Socket.IO edge of the chat: parse, call one service method, acknowledge exactly once.
+
+The library's own dispatch is not used: it lets events overtake each other, sends no acknowledgement when a
+handler raises and an empty one when it is cancelled, and takes a client's event named "disconnect" for the
+real thing.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+from uuid import uuid4
+
+import socketio
+import structlog
+from socketio.exceptions import ConnectionRefusedError as ConnectRefused
+
+from chat import wire
+from chat.connections import Connection, Connections
+from chat.errors import ChatError, Draining, NotJoined, Unauthenticated, Unavailable, UnknownEvent
+from chat.events import (
+    CLIENT_EVENTS,
+    ClientEvent,
+    JoinSession,
+    LeaveSession,
+    MarkSeen,
+    MessageDelivered,
+    SendMessage,
+    Typing,
+    parse,
+)
+from chat.inbox import UNDER_WAY, WAITING, Inbox
+from chat.ports import Authenticate, Principal, Transport
+from chat.push import Push, session_room, user_room
+from chat.service import ChatService
+
+log = structlog.get_logger(__name__)
+
+Ack = dict[str, Any]
+Handler = Callable[[Connection, Any], Awaitable[Ack]]
+
+#: Codes of `server:bye`. Below 3500: connect again.
+BYE_DRAIN: Final = 3001
+BYE_TOKEN: Final = 3500
+BYE_DISABLED: Final = 3501
+#: Longest token that is looked at.
+_MAX_TOKEN: Final = 8_192
+
+
+class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-socketio ships no types
+    """Every socket of the default namespace. One instance serves all connections of the process."""
+
+    def __init__(
+        self,
+        *,
+        chat: ChatService,
+        authenticate: Authenticate,
+        push: Push,
+        transport: Transport,
+        remote_of: Callable[[Mapping[str, Any]], str] = lambda _environ: "",
+        waiting: int = WAITING,
+        under_way: int = UNDER_WAY,
+    ) -> None:
+        super().__init__("/")
+        self.connections = Connections()
+        self._chat = chat
+        self._authenticate = authenticate
+        self._push = push
+        self._transport = transport
+        self._remote_of = remote_of
+        self._waiting = waiting
+        self._under_way = under_way
+        self._draining = False
+        self._handlers: dict[str, tuple[ClientEvent, Handler]] = {
+            name: (event, getattr(self, event.method)) for name, event in CLIENT_EVENTS.items()
+        }
+
+    # --- what the library calls ---
+
+    async def trigger_event(self, event: object, *args: Any) -> Ack | None:
+        """Everything that happens on a socket arrives here, each in a task of its own."""
+        if event == "connect":
+            await self._connect(*args)
+            return None
+        if event == "disconnect":
+            self._disconnect(*args)
+            return None
+        sid, *payload = args
+        return await self.handle(sid, event, payload)
+
+    async def _connect(self, sid: str, environ: Mapping[str, Any], auth: object = None) -> None:
+        """The token and nothing else: no database, so a storm of reconnects costs only arithmetic."""
+        try:
+            principal = self._principal(auth)
+            connection = Connection(
+                sid,
+                principal,
+                self._remote_of(environ),
+                Inbox(waiting=self._waiting, under_way=self._under_way),
+            )
+            await self.enter_room(sid, user_room(principal.user_id))
+        except ChatError as exc:
+            raise _refusal(exc.code, exc.detail, retryable=exc.retryable) from exc
+        except Exception as exc:
+            error_id = _log_unexpected("connect", exc)
+            raise _refusal("INTERNAL", f"An internal error occurred ({error_id}).", retryable=True) from exc
+        self.connections.add(connection)
+
+    def _principal(self, auth: object) -> Principal:
+        if self._draining:
+            raise Draining
+        token = auth.get("token") if isinstance(auth, dict) else None
+        if not isinstance(token, str) or not 0 < len(token) <= _MAX_TOKEN:
+            raise Unauthenticated
+        return self._authenticate(token)
+
+    def _disconnect(self, sid: str, *_reason: object) -> None:
+        """One thing that cannot fail: a raising handler here would leak the client for ever, or run twice."""
+        try:
+            self.connections.remove(sid)
+        except Exception as exc:  # noqa: BLE001  see above
+            _log_unexpected("disconnect", exc)
+
+    # --- one event ---
+
+    async def handle(self, sid: str, event: object, payload: list[Any]) -> Ack | None:
+        """Its acknowledgement; None when nobody is left to acknowledge to."""
+        connection = self.connections.get(sid)
+        if connection is None:
+            return None
+        try:
+            # Nothing is awaited before the place in the queue is taken: it is the order of arrival.
+            return await self._queue(connection, event, payload[0] if payload else None)
+        except ChatError as exc:
+            return wire.failure(exc)
+        except Exception as exc:  # noqa: BLE001  whatever it is, the client gets its one acknowledgement
+            return wire.internal(_log_unexpected(str(event)[:64], exc))
+
+    def _queue(self, connection: Connection, event: object, payload: object) -> Awaitable[Ack]:
+        if self._draining:
+            raise Draining
+        if not isinstance(event, str) or event not in self._handlers:
+            raise UnknownEvent
+        known, handler = self._handlers[event]
+        request = parse(known.payload, payload)
+        return connection.inbox.put(lambda: handler(connection, request), known.turn)
+
+    async def space(self, sid: str | None, patience_s: float) -> None:
+        """Wait until this connection can take another event, so that reading from it stops meanwhile."""
+        connection = self.connections.get(sid) if sid else None
+        if connection is not None:
+            await connection.inbox.space(patience_s)
+
+    # --- the events of the table ---
+
+    async def join_session(self, connection: Connection, request: JoinSession) -> Ack:
+        """Room first, then the reading: a message stored in between arrives twice, but is never missed."""
+        session_id = request.session_id
+        await self._chat.membership(connection.user_id, session_id)
+        newly = session_id not in connection.joined
+        await self._enter(connection, session_id)
+        try:
+            joined = await self._chat.join(
+                connection.user_id,
+                session_id,
+                after_seq=request.after_seq,
+                pending_ids=request.pending_ids,
+            )
+        except BaseException:
+            if newly:
+                await self._leave(connection, session_id)
+            raise
+        page = joined.page
+        return wire.ok(
+            {
+                "sessionId": session_id,
+                "lastSeq": page.conversation.last_seq,
+                "messages": wire.messages_view(page),
+                "hasMore": page.has_more,
+                "watermarks": wire.watermarks_view(page.conversation),
+                "billing": joined.billing,
+                "stored": {key: wire.stored_view(message) for key, message in joined.stored.items()},
+            }
+        )
+
+    async def send_message(self, connection: Connection, request: SendMessage) -> Ack:
+        message, duplicate = await self._chat.send(
+            connection.user_id,
+            request.session_id,
+            body=request.body,
+            client_msg_id=request.client_msg_id,
+        )
+        return wire.ok(wire.sent_view(message, duplicate=duplicate))
+
+    async def message_delivered(self, connection: Connection, request: MessageDelivered) -> Ack:
+        marks = await self._chat.delivered(
+            connection.user_id,
+            request.session_id,
+            upto_seq=request.upto_seq,
+            message_id=request.message_id,
+        )
+        return wire.ok(wire.marks_view(marks))
+
+    async def mark_seen(self, connection: Connection, request: MarkSeen) -> Ack:
+        advance = await self._chat.seen(connection.user_id, request.session_id, upto_seq=request.upto_seq)
+        return wire.ok({**wire.marks_view(advance.watermarks), "updated": advance.newly_seen})
+
+    async def typing(self, connection: Connection, request: Typing) -> Ack:
+        session_id = request.session_id
+        if session_id not in connection.joined:
+            await self._chat.membership(connection.user_id, session_id)
+            raise NotJoined(session_id=session_id)
+        if connection.says_typing(
+            session_id, is_typing=request.is_typing, at_s=asyncio.get_running_loop().time()
+        ):
+            self._chat.typing(
+                connection.user_id, session_id, is_typing=request.is_typing, skip=connection.sid
+            )
+        return wire.ok()
+
+    async def leave_session(self, connection: Connection, request: LeaveSession) -> Ack:
+        session_id = request.session_id
+        if session_id not in connection.joined:
+            await self._chat.membership(connection.user_id, session_id)
+        await self._leave(connection, session_id)
+        return wire.ok()
+
+    async def _enter(self, connection: Connection, session_id: str) -> None:
+        try:
+            await self.enter_room(connection.sid, session_room(session_id))
+        except (KeyError, ValueError) as exc:
+            # The socket went away while we read; nobody will hear this.
+            raise Unavailable(reason="the connection is gone") from exc
+        connection.joined.add(session_id)
+
+    async def _leave(self, connection: Connection, session_id: str) -> None:
+        connection.joined.discard(session_id)
+        await self.leave_room(connection.sid, session_room(session_id))
+
+    # --- the server's own initiative ---
+
+    def disconnect_user(
+        self, user_id: str, *, family: str | None = None, code: int, reason: str, reconnect: bool = False
+    ) -> int:
+        """Say goodbye to the person's sockets (with `family`: those of that login) and close them; how many
+        there were.
+        """
+        connections = self.connections.of_user(user_id, family=family)
+        for connection in connections:
+            self._bye(connection, code=code, reason=reason, reconnect=reconnect)
+            self._transport.close(connection.sid)
+        return len(connections)
+
+    async def drain(self) -> None:
+        """Take nothing new, tell everybody, and finish what was taken. The caller closes the sockets."""
+        self._draining = True
+        connections = list(self.connections)
+        for connection in connections:
+            self._bye(connection, code=BYE_DRAIN, reason="DRAIN", reconnect=True)
+        await asyncio.gather(*(connection.inbox.idle() for connection in connections))
+
+    def _bye(self, connection: Connection, *, code: int, reason: str, reconnect: bool) -> None:
+        view = {"code": code, "reason": reason, "reconnect": reconnect}
+        self._push.to_socket(connection.sid, "server:bye", view)
+
+
+def _refusal(code: str, message: str, *, retryable: bool) -> Exception:
+    """The library's way to refuse a connection: clients see the message, and the code in the error's data."""
+    refused: Exception = ConnectRefused(message, {"code": code, "message": message, "retryable": retryable})
+    return refused
+
+
+def _log_unexpected(what: str, exc: Exception) -> str:
+    """Log what nobody expected; the id goes to the client, the traceback stays here."""
+    error_id = uuid4().hex[:16]
+    log.error("chat_unexpected", exc_info=exc, event_name=what, error_id=error_id)
+    return error_id

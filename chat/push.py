@@ -1,0 +1,74 @@
+"""The only place that sends events to clients.
+
+A bare emit with an empty target reaches *every* client of a Socket.IO server: in a chat between a lawyer and
+a client that is a breach of confidence. So there are two targets, a session's room and a person, and neither
+may be empty. `tests/unit/test_chat_push.py` forbids emitting anywhere else.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from chat.events import EPHEMERAL
+from chat.ports import Transport
+
+log = structlog.get_logger(__name__)
+
+
+class EmptyTarget(ValueError):
+    """An event without a recipient. A programming error: never swallowed, never sent."""
+
+
+def session_room(session_id: str) -> str:
+    """The room of the sockets that joined a session. Raises `EmptyTarget`."""
+    return "s:" + _named(session_id)
+
+
+def user_room(user_id: str) -> str:
+    """The room of all of a person's sockets. Raises `EmptyTarget`."""
+    return "u:" + _named(user_id)
+
+
+def _named(target: object) -> str:
+    if not isinstance(target, str) or not target.strip():
+        raise EmptyTarget(f"an event needs a target, not {target!r}")
+    return target
+
+
+class Push:
+    """Tells a session's room or a person. Nothing here waits; events for one target keep their order."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def to_session(
+        self, session_id: str, event: str, payload: Mapping[str, Any], *, skip: str | None = None
+    ) -> None:
+        """Every socket that joined the session, of both participants, except the socket `skip`. Raises
+        `EmptyTarget`.
+        """
+        self._transport.send(
+            session_room(session_id), event, payload, ephemeral=event in EPHEMERAL, skip=skip
+        )
+
+    def to_user(self, user_id: str, event: str, payload: Mapping[str, Any]) -> None:
+        """Every socket of the person, joined or not. Raises `EmptyTarget`."""
+        self._transport.send(user_room(user_id), event, payload, ephemeral=event in EPHEMERAL)
+
+    def to_socket(self, sid: str, event: str, payload: Mapping[str, Any]) -> None:
+        """One connection: only what concerns the connection itself. Raises `EmptyTarget`."""
+        self._transport.send(_named(sid), event, payload)
+
+    def post_to_user(self, user_id: str, event: str, payload: Mapping[str, Any]) -> None:
+        """`to_user` for callers that must not fail because of a listener, billing above all: what goes wrong
+        is logged.
+        """
+        try:
+            self.to_user(user_id, event, payload)
+        except Exception:
+            log.exception("push_failed", event_name=event)
+
+    def watching(self, user_id: str) -> bool:
+        """Whether the person has a socket open to this process."""
+        return self._transport.occupied(user_room(user_id))
