@@ -6,10 +6,10 @@ a moved version is simply decided again.
 """
 
 import asyncio
+import itertools
 import secrets
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
@@ -22,7 +22,7 @@ from billing_engine.ledger.model import (
     floor_of,
     forget_credits,
 )
-from billing_engine.ledger.ports import LedgerStore, Row, Write
+from billing_engine.ledger.ports import LedgerStore, Row, Versioned, Write
 
 #: A change: the account as it is and the entry of the command's key, if there is one -> the next account and an answer.
 Decide = Callable[[Account, "Entry | None"], "tuple[Account, Any]"]
@@ -39,44 +39,33 @@ class LedgerBusy(Unavailable):
     detail = "The ledger is busy and took nothing. Try again in a moment."
 
 
-@dataclass(slots=True, eq=False)
 class Command:
-    """One caller's change, waiting for its batch."""
+    """One caller's change, waiting for its batch; then its answer or error, waiting for the commit."""
 
-    account_id: str
-    asset: str
-    key: str | None
-    decide: Decide
-    done: asyncio.Future[Any]
+    __slots__ = ("account_id", "answer", "asset", "decide", "done", "error", "key")
+
+    def __init__(
+        self, account_id: str, asset: str, key: str | None, decide: Decide, done: "asyncio.Future[Any]"
+    ) -> None:
+        self.account_id = account_id
+        self.asset = asset
+        self.key = key
+        self.decide = decide
+        self.done = done
+        self.answer: Any = None
+        self.error: BaseException | None = None
 
 
-@dataclass(slots=True)
-class _Outcome:
-    command: Command
-    answer: Any = None
-    error: BaseException | None = None
-
-
-@dataclass(slots=True)
 class _Batch:
     """The documents as the batch found them and as its changes leave them."""
 
-    found: dict[str, Account] = field(default_factory=dict)
-    now: dict[str, Account] = field(default_factory=dict)
-    entries: dict[str, Entry] = field(default_factory=dict)
-    rows: dict[str, Row] = field(default_factory=dict)
+    __slots__ = ("entries", "found", "now", "rows")
 
-    def writes(self) -> list[Write]:
-        return [
-            Write(self.found[id_].version, replace(account, version=new_version()))
-            for id_, account in self.now.items()
-            if account is not self.found[id_]
-        ]
-
-
-def new_version() -> str:
-    """A random token: a counter could repeat after a rollback (LEDGER 1)."""
-    return secrets.token_hex(8)
+    def __init__(self) -> None:
+        self.found: dict[str, Versioned | Write] = {}
+        self.now: dict[str, Account] = {}
+        self.entries: dict[str, Entry] = {}
+        self.rows: dict[str, Row] = {}
 
 
 class Committer:
@@ -91,7 +80,10 @@ class Committer:
         self._closing = False
         # Documents with open holds, as this process last wrote them: a tick needs no read. A moved version is found by the
         # store's compare-and-set, never by this cache.
-        self._cache: dict[str, Account] = {}
+        self._cache: dict[str, Versioned | Write] = {}
+        # A version must never repeat, also after a rollback (LEDGER 1): random per process, counted within it.
+        self._versions = map("{:x}".format, itertools.count())
+        self._version_prefix = secrets.token_hex(8)
         self.batches = 0
         self.commands = 0
 
@@ -106,18 +98,22 @@ class Committer:
         if self._worker is not None:
             await self._worker
 
-    def submit(self, account_id: str, asset: str, key: str | None, decide: Decide) -> asyncio.Future[Any]:
+    def submit(self, account_id: str, asset: str, key: str | None, decide: Decide) -> "asyncio.Future[Any]":
         """Queue a change. The future ends with the change's answer once it is durable, or with its error. Cancelling the
-        caller does not take the change back."""
+        future does not take the change back.
+
+        Raises:
+            LedgerBusy: the queue is full or closed; nothing was queued.
+        """
         if self._closing or len(self._queue) >= self._queue_limit:
             raise LedgerBusy(queued=len(self._queue))
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append(Command(account_id, asset, key, decide, done))
-        if not self._wake.is_set():
+        if not self._queue:
             self._wake.set()
+        self._queue.append(Command(account_id, asset, key, decide, done))
         return done
 
-    async def redo(self, account_ids: list[str]) -> None:
+    async def redo(self, account_ids: Iterable[str]) -> None:
         """Finish what is committed on these accounts and not yet copied out; for recovery and after an unknown outcome."""
         for account_id in account_ids:
             await self.submit(account_id, "", None, _touch)
@@ -137,70 +133,68 @@ class Committer:
         self.batches += 1
         self.commands += len(commands)
         try:
-            outcomes = await self._commit(commands)
+            if self._store.atomic:
+                await self._commit_atomically(commands)
+            else:
+                await self._commit_in_steps(commands)
         except InvariantBroken as broken:
-            if len(commands) == 1:
-                _settle([_Outcome(commands[0], error=broken)])
-                return
-            # One change broke a rule that the store guards: the others must not pay for it.
-            for command in commands:
-                await self._serve([command])
-            return
-        except BaseException as exc:  # the callers must hear of whatever ended the batch
             for command in commands:
                 self._cache.pop(command.account_id, None)
+            if len(commands) == 1:
+                commands[0].error = broken
+            else:
+                # One change broke a rule that the store guards: the others must not pay for it.
+                for command in commands:
+                    await self._serve([command])
+                return
+        except BaseException as exc:  # the callers must hear of whatever ended the batch
             error = exc if isinstance(exc, BillingError) else InvariantBroken(rule="ledger batch", cause=repr(exc))
-            error.__cause__ = exc if error is not exc else error.__cause__
-            _settle([_Outcome(command, error=error) for command in commands])
+            for command in commands:
+                self._cache.pop(command.account_id, None)
+                command.error = error
+            _settle(commands)
             if not isinstance(exc, Exception):
                 raise
             return
-        _settle(outcomes)
-
-    async def _commit(self, commands: list[Command]) -> list[_Outcome]:
-        if self._store.atomic:
-            return await self._commit_atomically(commands)
-        outcomes = await self._commit_each(commands)
-        for account_id in dict.fromkeys(o.command.account_id for o in outcomes if o.error is None):
-            await self._redo_account(account_id)
-        return outcomes
+        _settle(commands)
 
     # -- one atomic step (SQLite): the same states, run in memory, stored once ---------------------------------------
 
-    async def _commit_atomically(self, commands: list[Command]) -> list[_Outcome]:
+    async def _commit_atomically(self, commands: list[Command]) -> None:
         for _ in range(ATTEMPTS):
             batch = _Batch()
-            outcomes = await self._decide_all(commands, batch)
+            await self._decide_all(commands, batch)
             for entry in list(batch.entries.values()):
                 await self._redo_in_memory(entry, batch)
             for account in [a for a in batch.now.values() if a.tail or a.credited]:
                 await self._finish_in_memory(account.id, batch)
-            writes = batch.writes()
+            writes = self._writes(batch)
             if not writes and not batch.rows:
-                return outcomes
+                return
             moved = await self._store.commit_all(writes, list(batch.rows.values()))
-            self._remember(writes, moved or [])
             if not moved:
-                return outcomes
-        raise Unavailable(reason="versions kept moving", accounts=len(commands))
+                self._remember(writes)
+                return
+            for write in writes:
+                self._cache.pop(write.account.id, None)
+        raise Unavailable(reason="versions kept moving", commands=len(commands))
 
     async def _redo_in_memory(self, entry: Entry, batch: _Batch) -> None:
         after: dict[str, int] = {}
         for target_id, amount_minor in credits_of(entry).items():
-            await self._find([target_id], batch, entry.asset)
+            await self._find({target_id: entry.asset}, batch)
             target = apply_credit(batch.now[target_id], entry.key, amount_minor)
             after[target_id] = next(balance for key, balance in target.credited if key == entry.key)
             batch.now[target_id] = forget_credits(target, frozenset({entry.key}))
         batch.rows[entry.key] = Row(entry, applied=True, credits_after=after)
-        account = batch.now[entry.account]
-        batch.now[entry.account] = drop_tail(account, frozenset({entry.key}))
+        batch.now[entry.account] = drop_tail(batch.now[entry.account], frozenset({entry.key}))
 
     async def _finish_in_memory(self, account_id: str, batch: _Batch) -> None:
         """Redo what an earlier, stepwise run of this store left behind."""
         left = batch.now[account_id].tail
         # Targets before the rows' marks, as everywhere: the other order adds a credit twice.
         for entry in left:
-            await self._find(list(credits_of(entry)), batch, entry.asset)
+            await self._find(dict.fromkeys(credits_of(entry), entry.asset), batch)
         known = await self._store.rows([entry.key for entry in left])
         for entry in left:
             row = known.get(entry.key)
@@ -216,26 +210,27 @@ class Committer:
 
     # -- step by step (MongoDB): one conditional write decides, redo follows -----------------------------------------
 
-    async def _commit_each(self, commands: list[Command]) -> list[_Outcome]:
-        finished: list[_Outcome] = []
+    async def _commit_in_steps(self, commands: list[Command]) -> None:
         waiting = commands
         for _ in range(ATTEMPTS):
             batch = _Batch()
-            outcomes = await self._decide_all(waiting, batch)
-            writes = batch.writes()
-            moved = set(await self._store.commit(writes)) if writes else set()
+            await self._decide_all(waiting, batch)
+            writes = self._writes(batch)
+            moved = frozenset(await self._store.commit(writes)) if writes else frozenset[str]()
             self._remember(writes, moved)
-            finished += [o for o in outcomes if o.command.account_id not in moved]
-            waiting = [o.command for o in outcomes if o.command.account_id in moved]
+            waiting = [command for command in waiting if command.account_id in moved]
             if not waiting:
-                return finished
-        busy = Unavailable(reason="versions kept moving")
-        return finished + [_Outcome(command, error=busy) for command in waiting]
+                break
+        for command in waiting:
+            command.error = Unavailable(reason="versions kept moving", account=command.account_id)
+        for account_id in dict.fromkeys(c.account_id for c in commands if c.error is None):
+            await self._redo_account(account_id)
 
     async def _redo_account(self, account_id: str) -> None:
-        account = self._cache.get(account_id) or (await self._store.load([account_id])).get(account_id)
-        if account is None or not (account.tail or account.credited):
+        found = self._cache.get(account_id) or (await self._store.load([account_id])).get(account_id)
+        if found is None or not (found.account.tail or found.account.credited):
             return
+        account = found.account
         if account.tail:
             await self._store.insert_rows(account.tail)
             known = await self._store.rows([entry.key for entry in account.tail])
@@ -249,7 +244,7 @@ class Committer:
             await self._store.mark_applied(marks)
             done = frozenset(entry.key for entry in account.tail)
             await self._change(account_id, lambda found: drop_tail(found, done))
-            for target_id in {t for entry in account.tail for t in credits_of(entry)}:
+            for target_id in sorted({t for entry in account.tail for t in credits_of(entry)}):
                 await self._change(target_id, lambda found: forget_credits(found, done))
         if account.credited:
             remembered = [key for key, _ in account.credited]
@@ -263,92 +258,101 @@ class Committer:
             row = (await self._store.rows([entry.key]))[entry.key]
             if row.applied:
                 return row.credits_after[target_id]
-            credited = apply_credit(found, entry.key, amount_minor)
-            if credited is found or await self._swap(found, credited):
+            credited = apply_credit(found.account, entry.key, amount_minor)
+            if credited is found.account or await self._swap(found, credited):
                 return next(after for key, after in credited.credited if key == entry.key)
         raise Unavailable(reason="versions kept moving", account=target_id)
 
     async def _change(self, account_id: str, change: Callable[[Account], Account]) -> None:
         for _ in range(ATTEMPTS):
             found = await self._fresh(account_id, "")
-            changed = change(found)
-            if (changed.tail, changed.credited) == (found.tail, found.credited):
-                return
-            if await self._swap(found, changed):
+            changed = change(found.account)
+            if changed == found.account or await self._swap(found, changed):
                 return
         raise Unavailable(reason="versions kept moving", account=account_id)
 
-    async def _swap(self, found: Account, changed: Account) -> bool:
-        write = Write(found.version, replace(changed, version=new_version()))
-        moved = await self._store.commit([write])
+    async def _swap(self, found: Versioned, changed: Account) -> bool:
+        write = Write(found.version, self._new_version(), changed)
+        moved = frozenset(await self._store.commit([write]))
         self._remember([write], moved)
         return not moved
 
-    async def _fresh(self, account_id: str, asset: str) -> Account:
+    async def _fresh(self, account_id: str, asset: str) -> Versioned:
         found = (await self._store.load([account_id])).get(account_id)
-        return found or Account(account_id, asset, floor_of(account_id))
+        return found or Versioned("", Account(account_id, asset, floor_of(account_id)))
 
     # -- both ----------------------------------------------------------------------------------------------------
 
-    async def _decide_all(self, commands: list[Command], batch: _Batch) -> list[_Outcome]:
+    async def _decide_all(self, commands: list[Command], batch: _Batch) -> None:
         # The order of reads is the rule: accounts with their versions first, then the keys.
-        await self._find([c.account_id for c in commands], batch, None, commands)
-        keys = [c.key for c in commands if c.key is not None]
+        await self._find({command.account_id: command.asset for command in commands}, batch)
+        keys = [command.key for command in commands if command.key is not None]
         rows = await self._store.rows(keys) if keys else {}
-        outcomes = []
+        now = batch.now
         for command in commands:
-            account = batch.now[command.account_id]
-            known = self._known(command, account, rows, batch)
-            outcome = _Outcome(command)
+            account = now[command.account_id]
+            known = _known(command.key, account, rows, batch) if command.key is not None else None
+            command.error = None
             try:
-                changed, outcome.answer = command.decide(account, known)
+                changed, command.answer = command.decide(account, known)
             except BillingError as refused:
-                outcome.error = refused
-            except Exception as bug:
-                # A defect in one change is that caller's failure, not the batch's.
-                outcome.error = InvariantBroken(rule="a change is a pure function", cause=repr(bug))
-                outcome.error.__cause__ = bug
+                command.error = refused
+            except Exception as bug:  # noqa: BLE001 - a defect in one change is that caller's failure, not the batch's
+                command.error = InvariantBroken(rule="a change is a pure function", cause=repr(bug))
+                command.error.__cause__ = bug
             else:
-                for entry in changed.tail[len(account.tail) :]:
-                    batch.entries[entry.key] = entry
-                batch.now[command.account_id] = changed
-            outcomes.append(outcome)
-        return outcomes
+                if changed.tail is not account.tail:
+                    for entry in changed.tail[len(account.tail) :]:
+                        batch.entries[entry.key] = entry
+                now[command.account_id] = changed
 
-    @staticmethod
-    def _known(command: Command, account: Account, rows: dict[str, Row], batch: _Batch) -> Entry | None:
-        if command.key is None:
-            return None
-        if command.key in batch.entries:
-            return batch.entries[command.key]
-        for entry in account.tail:
-            if entry.key == command.key:
-                return entry
-        row = rows.get(command.key)
-        return row.entry if row is not None else None
+    async def _find(self, assets: dict[str, str], batch: _Batch) -> None:
+        """Make sure that the batch has these accounts (id -> asset of a new one)."""
+        now, found, cache = batch.now, batch.found, self._cache
+        unknown = []
+        for id_ in assets:
+            if id_ not in now:
+                cached = cache.get(id_)
+                if cached is None:
+                    unknown.append(id_)
+                else:
+                    found[id_] = cached
+                    now[id_] = cached.account
+        if unknown:
+            loaded = await self._store.load(unknown)
+            for id_ in unknown:
+                found[id_] = loaded.get(id_) or Versioned("", Account(id_, assets[id_], floor_of(id_)))
+                now[id_] = found[id_].account
 
-    async def _find(
-        self, account_ids: list[str], batch: _Batch, asset: str | None, commands: list[Command] | None = None
-    ) -> None:
-        missing = [id_ for id_ in dict.fromkeys(account_ids) if id_ not in batch.now]
-        unknown = [id_ for id_ in missing if id_ not in self._cache]
-        loaded = await self._store.load(unknown) if unknown else {}
-        assets = {c.account_id: c.asset for c in commands or () if c.asset}
-        for id_ in missing:
-            account = self._cache.get(id_) or loaded.get(id_)
-            if account is None:
-                account = Account(id_, asset or assets.get(id_, ""), floor_of(id_))
-            batch.found[id_] = batch.now[id_] = account
+    def _writes(self, batch: _Batch) -> list[Write]:
+        found = batch.found
+        prefix, versions = self._version_prefix, self._versions
+        return [
+            Write(found[id_].version, prefix + next(versions), account)
+            for id_, account in batch.now.items()
+            if account is not found[id_].account
+        ]
 
-    def _remember(self, writes: list[Write], moved: list[str] | set[str]) -> None:
+    def _new_version(self) -> str:
+        return self._version_prefix + next(self._versions)
+
+    def _remember(self, writes: list[Write], moved: frozenset[str] = frozenset()) -> None:
+        cache = self._cache
         for write in writes:
-            account = write.account
-            if moved and (account.id in moved or self._store.atomic):
-                self._cache.pop(account.id, None)
-            elif account.holds or account.tail:
-                self._cache[account.id] = account
+            account = write[2]
+            if (account.holds or account.tail) and account[0] not in moved:
+                cache[account[0]] = write
             else:
-                self._cache.pop(account.id, None)
+                cache.pop(account[0], None)
+
+
+def _known(key: str, account: Account, rows: dict[str, Row], batch: _Batch) -> Entry | None:
+    if key in batch.entries:
+        return batch.entries[key]
+    row = rows.get(key)
+    if row is not None:
+        return row.entry
+    return next((entry for entry in account.tail if entry.key == key), None)
 
 
 def _touch(account: Account, _known: Entry | None) -> tuple[Account, None]:
@@ -356,13 +360,12 @@ def _touch(account: Account, _known: Entry | None) -> tuple[Account, None]:
     return account, None
 
 
-def _settle(outcomes: list[_Outcome]) -> None:
-    for outcome in outcomes:
-        done = outcome.command.done
+def _settle(commands: list[Command]) -> None:
+    for command in commands:
+        done = command.done
         if done.done():  # the caller was cancelled; what it asked for has happened all the same
             continue
-        if outcome.error is not None:
-            done.set_exception(outcome.error)
+        if command.error is not None:
+            done.set_exception(command.error)
         else:
-            done.set_result(outcome.answer)
-
+            done.set_result(command.answer)

@@ -2,16 +2,23 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from billing_engine.ledger.model import Account, Entry, KeyState
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Replace the account's document by `account` if its stored version is `expected` ("": there is none yet)."""
+class Versioned(NamedTuple):
+    """An account document as the store has it, with its version."""
+
+    version: str
+    account: Account
+
+
+class Write(NamedTuple):
+    """Replace the account's document by `account` under `version`, if its stored version is `expected` ("": there is none yet)."""
 
     expected: str
+    version: str
     account: Account
 
 
@@ -58,7 +65,7 @@ class LedgerStore(Protocol):
     #: Whether `commit_all` takes documents and rows in one atomic step. The states are the same either way.
     atomic: bool
 
-    async def load(self, account_ids: Sequence[str]) -> dict[str, Account]:
+    async def load(self, account_ids: Sequence[str]) -> dict[str, Versioned]:
         """The documents that exist, each with its version. Always read before the keys (LEDGER 1, order of reads)."""
         ...
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from billing_engine.clock import Clock
 from billing_engine.errors import InvariantBroken
@@ -24,8 +24,6 @@ from billing_engine.ledger.model import (
     void,
 )
 from billing_engine.ledger.ports import LedgerStore, Line, Total
-
-T = TypeVar("T")
 
 
 class Ledger:
@@ -54,8 +52,10 @@ class Ledger:
         """The local day of an instant, YYYY-MM-DD."""
         return self._day_of(at_ms)
 
-    async def change(self, account_id: str, asset: str, decide: Decide, *, source: str | None = None) -> Any:
-        """Run a pure change of one account in the next group commit; its answer, once durable.
+    def change(
+        self, account_id: str, asset: str, decide: Decide, *, source: str | None = None
+    ) -> "asyncio.Future[Any]":
+        """Queue a pure change of one account for the next group commit; awaiting it gives its answer, once durable.
 
         `decide(account, known)` gets the newest account and the entry of `source`'s key, if it has ended. It may run several
         times and must answer a repeat with the first result. The change goes on when the caller is cancelled.
@@ -65,7 +65,7 @@ class Ledger:
             Unavailable: the outcome is unknown; repeat with the same source.
         """
         key = key_of(account_id, source) if source is not None else None
-        return await asyncio.shield(self.committer.submit(account_id, asset, key, decide))
+        return self.committer.submit(account_id, asset, key, decide)
 
     async def post(self, movement: Movement) -> Entry:
         """Book the movement once per source; the first entry again for a repeat.
@@ -106,11 +106,11 @@ class Ledger:
 
     async def account(self, account_id: str, asset: str) -> Account:
         """The account as last committed, its own redo done. A store that cannot be read raises; it is never a zero."""
-        account = (await self._store.load([account_id])).get(account_id)
-        if account is not None and account.tail:
+        found = (await self._store.load([account_id])).get(account_id)
+        if found is not None and found.account.tail:
             await self.committer.redo([account_id])
-            account = (await self._store.load([account_id])).get(account_id)
-        return account or Account(account_id, asset, floor_of(account_id))
+            found = (await self._store.load([account_id])).get(account_id)
+        return found.account if found is not None else Account(account_id, asset, floor_of(account_id))
 
     async def balance(self, account_id: str, asset: str) -> int:
         """What stands on the account: posted for one with a document, the sum of its rows for a system account."""
@@ -120,12 +120,12 @@ class Ledger:
 
     async def entry(self, account_id: str, source: str) -> Entry | None:
         """How the source ended, or None while nothing has been committed under it."""
-        account = (await self._store.load([account_id])).get(account_id)
+        found = (await self._store.load([account_id])).get(account_id)
         key = key_of(account_id, source)
         row = (await self._store.rows([key])).get(key)
         if row is not None:
             return row.entry
-        return next((entry for entry in account.tail if entry.key == key), None) if account else None
+        return next((entry for entry in found.account.tail if entry.key == key), None) if found else None
 
     async def lines(
         self, account_id: str, *, limit: int, before: tuple[int, str] | None = None, kinds: Sequence[str] | None = None

@@ -1,23 +1,18 @@
 """Ledger documents as plain JSON values, the same for every store."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from billing_engine.ledger.model import Entry, Hold, KeyState, Transfer
 
 
-def hold_to_json(hold: Hold) -> dict[str, Any]:
-    return {
-        "id": hold.id,
-        "amount": hold.amount_minor,
-        "n": hold.n,
-        "epoch": hold.epoch,
-        "owner": hold.owner,
-        "facts": hold.facts,
-    }
+def holds_to_json(holds: Mapping[str, Hold]) -> list[tuple[Any, ...]]:
+    """Holds as arrays in the order of `Hold`'s fields: they are written with every slice."""
+    return [tuple(hold) for hold in holds.values()]
 
 
-def hold_of_json(raw: dict[str, Any]) -> Hold:
-    return Hold(raw["id"], raw["amount"], raw["n"], raw["epoch"], raw["owner"], raw["facts"])
+def holds_of_json(raw: list[list[Any]]) -> dict[str, Hold]:
+    return {item[0]: Hold(*item) for item in raw}
 
 
 def transfers_to_json(transfers: tuple[Transfer, ...]) -> list[list[Any]]:
@@ -62,9 +57,3 @@ def entry_of_json(raw: dict[str, Any]) -> Entry:
         day=raw["day"],
         facts=raw["facts"],
     )
-
-
-def account_holds_of_json(raw: list[dict[str, Any]]) -> dict[str, Hold]:
-    return {item["id"]: hold_of_json(item) for item in raw}
-
-

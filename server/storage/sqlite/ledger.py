@@ -12,12 +12,12 @@ import orjson
 
 from billing_engine.errors import InvariantBroken
 from billing_engine.ledger.model import Account, Entry, KeyState
-from billing_engine.ledger.ports import Line, Row, Total, Write
+from billing_engine.ledger.ports import Line, Row, Total, Versioned, Write
 from server.storage.ledger_codec import (
-    account_holds_of_json,
     entry_of_json,
     entry_to_json,
-    hold_to_json,
+    holds_of_json,
+    holds_to_json,
     transfers_of_json,
     transfers_to_json,
 )
@@ -73,7 +73,7 @@ CREATE INDEX IF NOT EXISTS ledger_transfers_credit ON ledger_transfers (credit, 
 CREATE INDEX IF NOT EXISTS ledger_transfers_sums ON ledger_transfers (credit, kind, day, amount);
 """
 
-_COLUMNS: Final = "id, asset, floor, posted, version, seq, holds, tail, credited"
+_COLUMNS: Final = "id, asset, floor, posted, held, version, seq, holds, tail, credited"
 _INSERT: Final = (
     "INSERT INTO ledger_accounts (id, asset, floor, posted, held, version, seq, holds, tail, credited)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
@@ -106,7 +106,7 @@ class SqliteLedgerStore:
         """Make missing tables and indexes."""
         await self._db.script(SCHEMA)
 
-    async def load(self, account_ids: Sequence[str]) -> dict[str, Account]:
+    async def load(self, account_ids: Sequence[str]) -> dict[str, Versioned]:
         return self._db.read(lambda conn: load_accounts(conn, account_ids))
 
     async def rows(self, keys: Sequence[str]) -> dict[str, Row]:
@@ -114,13 +114,13 @@ class SqliteLedgerStore:
 
     async def commit(self, writes: Sequence[Write]) -> list[str]:
         def work(conn: sqlite3.Connection) -> list[str]:
-            return [write.account.id for write in writes if not _swap(conn, write)]
+            return _swap_each(conn, writes)
 
         return await self._guarded(work)
 
     async def commit_all(self, writes: Sequence[Write], rows: Sequence[Row]) -> list[str]:
         def work(conn: sqlite3.Connection) -> list[str]:
-            moved = [write.account.id for write in writes if not _swap(conn, write)]
+            moved = _swap_each(conn, writes)
             if moved:
                 raise _Moved(moved)
             for row in rows:
@@ -158,7 +158,10 @@ class SqliteLedgerStore:
         def work(conn: sqlite3.Connection) -> list[tuple[str, str]]:
             found = conn.execute("SELECT id, holds FROM ledger_accounts WHERE holds IS NOT NULL")
             return [
-                (id_, hold["id"]) for id_, raw in found for hold in orjson.loads(raw) if hold["id"].startswith(prefix)
+                (id_, hold["id"])
+                for id_, raw in found
+                for hold in orjson.loads(raw)
+                if hold["id"].startswith(prefix)
             ]
 
         return await self._db.scan(work)
@@ -207,13 +210,13 @@ class _Moved(Exception):
         super().__init__(account_ids)
 
 
-def load_accounts(conn: sqlite3.Connection, account_ids: Sequence[str]) -> dict[str, Account]:
+def load_accounts(conn: sqlite3.Connection, account_ids: Sequence[str]) -> dict[str, Versioned]:
     """Account documents by id, for those that exist."""
     return {
-        account.id: account
+        found.account.id: found
         for chunk in _chunks(account_ids)
-        for account in map(
-            _account,
+        for found in map(
+            _versioned,
             conn.execute(f"SELECT {_COLUMNS} FROM ledger_accounts WHERE id IN ({_marks(chunk)})", chunk),  # noqa: S608 - placeholders
         )
     }
@@ -226,14 +229,16 @@ def load_rows(conn: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Row]:
         for chunk in _chunks(keys)
         for row in map(
             row_of,
-            conn.execute(f"SELECT {_ENTRY_COLUMNS} FROM ledger_entries WHERE key IN ({_marks(chunk)})", chunk),  # noqa: S608 - placeholders
+            conn.execute(
+                f"SELECT {_ENTRY_COLUMNS} FROM ledger_entries WHERE key IN ({_marks(chunk)})", chunk
+            ),
         )
     }
 
 
-def all_accounts(conn: sqlite3.Connection) -> Iterator[Account]:
+def all_accounts(conn: sqlite3.Connection) -> Iterator[Versioned]:
     """Every account document, by id."""
-    return map(_account, conn.execute(f"SELECT {_COLUMNS} FROM ledger_accounts ORDER BY id"))  # noqa: S608 - constant
+    return map(_versioned, conn.execute(f"SELECT {_COLUMNS} FROM ledger_accounts ORDER BY id"))  # noqa: S608 - constant
 
 
 def all_rows(conn: sqlite3.Connection) -> Iterator[Row]:
@@ -243,7 +248,23 @@ def all_rows(conn: sqlite3.Connection) -> Iterator[Row]:
 
 def row_of(raw: tuple[Any, ...]) -> Row:
     """One row of `ledger_entries` as the domain knows it."""
-    key, account, seq, state, kind, asset, reference, transfers, before, after, at_ms, day, facts, applied, credits = raw
+    (
+        key,
+        account,
+        seq,
+        state,
+        kind,
+        asset,
+        reference,
+        transfers,
+        before,
+        after,
+        at_ms,
+        day,
+        facts,
+        applied,
+        credits,
+    ) = raw
     entry = Entry(
         key=key,
         account=account,
@@ -262,33 +283,60 @@ def row_of(raw: tuple[Any, ...]) -> Row:
     return Row(entry, bool(applied), orjson.loads(credits))
 
 
-def _account(raw: tuple[Any, ...]) -> Account:
-    id_, asset, floor, posted, version, seq, holds, tail, credited = raw
-    return Account(
+def _versioned(raw: tuple[Any, ...]) -> Versioned:
+    id_, asset, floor, posted, held, version, seq, holds, tail, credited = raw
+    account = Account(
         id_,
         asset,
         floor,
         posted,
-        version,
+        held,
         seq,
-        account_holds_of_json(orjson.loads(holds)) if holds is not None else {},
+        holds_of_json(orjson.loads(holds)) if holds is not None else {},
         tuple(entry_of_json(item) for item in orjson.loads(tail)) if tail is not None else (),
         tuple((key, after) for key, after in orjson.loads(credited)) if credited is not None else (),
     )
+    return Versioned(version, account)
 
 
-def _swap(conn: sqlite3.Connection, write: Write) -> bool:
-    account = write.account
-    holds = _text([hold_to_json(hold) for hold in account.holds.values()]) if account.holds else None
+def _swap_each(conn: sqlite3.Connection, writes: Sequence[Write]) -> list[str]:
+    """Compare-and-set each; the accounts that were not as expected."""
+    changed = [_update_args(write) for write in writes if write.expected]
+    moved = []
+    # The usual case in one call; only if a version had moved is it worth finding out whose.
+    if conn.executemany(_UPDATE, changed).rowcount not in (len(changed), -1):
+        for args in changed:
+            if conn.execute("SELECT 1 FROM ledger_accounts WHERE id = ? AND version = ?", (args[7], args[2])).fetchone():
+                continue
+            moved.append(args[7])
+    for expected, version, account in writes:
+        if not expected:
+            state = (account.posted, account.held, version, account.seq, *_documents(account))
+            args = (account.id, account.asset, account.floor, *state)
+            if conn.execute(_INSERT, args).rowcount != 1:
+                moved.append(account.id)
+    return moved
+
+
+def _update_args(write: Write) -> tuple[Any, ...]:
+    expected, version, account = write
+    id_, _, _, posted, held, seq, holds, tail, credited = account
+    if tail or credited:
+        return (posted, held, version, seq, *_documents(account), id_, expected)
+    text = _text(holds_to_json(holds)) if holds else None
+    return (posted, held, version, seq, text, None, None, id_, expected)
+
+
+def _documents(account: Account) -> tuple[str | None, str | None, str | None]:
+    holds = _text(holds_to_json(account.holds)) if account.holds else None
     tail = _text([entry_to_json(entry) for entry in account.tail]) if account.tail else None
     credited = _text(account.credited) if account.credited else None
-    state = (account.posted, account.held, account.version, account.seq, holds, tail, credited)
-    if write.expected:
-        return conn.execute(_UPDATE, (*state, account.id, write.expected)).rowcount == 1
-    return conn.execute(_INSERT, (account.id, account.asset, account.floor, *state)).rowcount == 1
+    return holds, tail, credited
 
 
-def _insert_row(conn: sqlite3.Connection, entry: Entry, *, applied: bool, credits_after: Mapping[str, int]) -> None:
+def _insert_row(
+    conn: sqlite3.Connection, entry: Entry, *, applied: bool, credits_after: Mapping[str, int]
+) -> None:
     inserted = conn.execute(
         _INSERT_ENTRY,
         (
@@ -325,11 +373,16 @@ def _require_same(
     conn: sqlite3.Connection, entry: Entry, *, applied: bool, credits_after: Mapping[str, int]
 ) -> None:
     stored = load_rows(conn, [entry.key])[entry.key]
-    if (stored.entry.account, stored.entry.seq, stored.entry.transfers) != (entry.account, entry.seq, entry.transfers):
+    if (stored.entry.account, stored.entry.seq, stored.entry.transfers) != (
+        entry.account,
+        entry.seq,
+        entry.transfers,
+    ):
         raise InvariantBroken(rule="a key ends once", key=entry.key)
     if applied and not stored.applied:
         conn.execute(
-            "UPDATE ledger_entries SET applied = 1, credits_after = ? WHERE key = ?", (_text(credits_after), entry.key)
+            "UPDATE ledger_entries SET applied = 1, credits_after = ? WHERE key = ?",
+            (_text(credits_after), entry.key),
         )
 
 
