@@ -9,8 +9,8 @@ Three sides in one run, on SQLite files in one directory:
 """
 
 import argparse
-import gc
 import asyncio
+import gc
 import sqlite3
 import tempfile
 import time

@@ -48,7 +48,8 @@ class Fence:
 @dataclass(frozen=True, slots=True)
 class Bill:
     """A live session's money as of one durable write. `short`: no later slice can be funded as things stand, so that
-    `paid_until_ms` is the end unless money arrives (`capped`: unless nothing, the session's own maximum is reached)."""
+    `paid_until_ms` is the end unless money arrives (`capped`: unless nothing, the session's own maximum is reached).
+    """
 
     meter: Meter
     held_minor: int
@@ -144,7 +145,9 @@ def extend(account: Account, _known: Entry | None, *, tick: Tick, rules: Rules) 
     if tick.now_ms > shut_from:
         if tick.now_ms - shut_from > rules.abandon_ms:
             raise Unattended(session=tick.session_id, since_ms=shut_from)
-        meter = meter.skipping(shut_from, tick.now_ms, "STORE_DOWN" if tick.gap_from_ms is not None else "SERVER")
+        meter = meter.skipping(
+            shut_from, tick.now_ms, "STORE_DOWN" if tick.gap_from_ms is not None else "SERVER"
+        )
     if meter.running_since_ms is not None:
         meter = meter.proven(tick.now_ms)
     amount = _slice(meter, hold.amount_minor, account.spendable, tick.now_ms, rules)
@@ -153,7 +156,15 @@ def extend(account: Account, _known: Entry | None, *, tick: Tick, rules: Rules) 
 
 
 def adopt(
-    account: Account, _known: Entry | None, *, session_id: str, from_epoch: int, owner: str, evidence_ms: int, now_ms: int, rules: Rules
+    account: Account,
+    _known: Entry | None,
+    *,
+    session_id: str,
+    from_epoch: int,
+    owner: str,
+    evidence_ms: int,
+    now_ms: int,
+    rules: Rules,
 ) -> tuple[Account, Bill]:
     """Take the session over at the next epoch. The time since the last evidence of service is a pause (`SERVER`).
 
@@ -176,7 +187,9 @@ def adopt(
     meter = meter.skipping(last, now_ms, "SERVER").proven(last)
     moved, adopted = adopt_hold(account, hold, owner=owner, facts=_facts(meter, hold.amount_minor))
     amount = _slice(meter, hold.amount_minor, moved.spendable, now_ms, rules)
-    changed, held = extend_hold(moved, adopted, n=adopted.n + 1, amount_minor=amount, facts=_facts(meter, amount))
+    changed, held = extend_hold(
+        moved, adopted, n=adopted.n + 1, amount_minor=amount, facts=_facts(meter, amount)
+    )
     return changed, _bill(changed, held, meter)
 
 

@@ -126,7 +126,9 @@ class Engine:
 
     def launch(self, session: Session, bill: Bill, *, announce: str | None) -> None:
         """Begin to bill a session whose hold is open and owned by this process."""
-        live = Live(session, bill, next_tick_ms(session.started_at_ms or 0, self._clock.now_ms(), self._rules))
+        live = Live(
+            session, bill, next_tick_ms(session.started_at_ms or 0, self._clock.now_ms(), self._rules)
+        )
         self._live[session.id] = live
         self._by_user[session.user_id] = live
         if announce is not None:
@@ -155,7 +157,9 @@ class Engine:
         at_ms = self._clock.now_ms()
         if live is not None:
             # What was not served is not billed: if the store was late and the gate has shut, that instant is the end.
-            at_ms = min(at_ms, live.gap_from_ms or live.gate_ms) if live.bill.paid_until_ms is not None else at_ms
+            at_ms = (
+                min(at_ms, live.gap_from_ms or live.gate_ms) if live.bill.paid_until_ms is not None else at_ms
+            )
             live.closing = True
         try:
             entry = await self._close(Close(session.id, reason, at_ms), session)
@@ -178,7 +182,8 @@ class Engine:
                 live.task.cancel()
         await asyncio.gather(*(live.task for live in lives if live.task is not None), return_exceptions=True)
         results = await asyncio.gather(
-            *(self._extend(live) for live in lives if not live.done and not live.closing), return_exceptions=True
+            *(self._extend(live) for live in lives if not live.done and not live.closing),
+            return_exceptions=True,
         )
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, HoldGone | Fenced | Unattended):
@@ -277,7 +282,9 @@ class Engine:
         bill: Bill = await self._ledger.change(wallet_of(session.user_id), self._rules.asset.code, change)
         answered_ms = self._clock.now_ms()
         gate_ms, live.bill = live.gate_ms, bill
-        if answered_ms <= gate_ms or (asked_ms >= gate_ms and answered_ms - asked_ms <= self._rules.store_timeout_ms):
+        if answered_ms <= gate_ms or (
+            asked_ms >= gate_ms and answered_ms - asked_ms <= self._rules.store_timeout_ms
+        ):
             live.gap_from_ms = None
             live.gate_ms = bill.paid_until_ms or 0
         else:

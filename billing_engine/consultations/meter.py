@@ -129,7 +129,12 @@ def served_ms_of(rows: Iterable[tuple[int, str]]) -> int:
     since: int | None = None
     last = ""
     for at_ms, event in rows:
-        follows = {"": ("start",), "start": ("pause", "end"), "resume": ("pause", "end"), "pause": ("resume", "end")}
+        follows = {
+            "": ("start",),
+            "start": ("pause", "end"),
+            "resume": ("pause", "end"),
+            "pause": ("resume", "end"),
+        }
         if event not in follows.get(last, ()):
             raise InvariantBroken(rule="a timeline is start, pauses, end", event=event, after=last)
         if event in ("start", "resume"):

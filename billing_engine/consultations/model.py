@@ -73,7 +73,8 @@ class Session:
 @dataclass(frozen=True, slots=True)
 class SessionView:
     """A session with its bill at one instant. `remaining_s` counts the whole wallet, `wallet_minor` is spendable money;
-    both are for the user's eyes (the lawyer sees `remaining_s` from 120 downwards only)."""
+    both are for the user's eyes (the lawyer sees `remaining_s` from 120 downwards only).
+    """
 
     session: Session
     status: Status

@@ -104,7 +104,9 @@ class Recovery:
         order = Close(session.id, EndReason.ABANDONED, last_evidence_ms(hold, evidence_ms, now_ms))
         change = partial(close, order=order, day=self._ledger.day_of(order.at_ms), booked_at_ms=now_ms)
         source = hold_id_of(session.id)
-        entry: Entry = await self._ledger.change(wallet_of(session.user_id), session.currency, change, source=source)
+        entry: Entry = await self._ledger.change(
+            wallet_of(session.user_id), session.currency, change, source=source
+        )
         await self._engine.settle(session, entry)
 
     async def _settle_closed(self, session: Session) -> None:

@@ -133,7 +133,9 @@ class Consultations:
             raise LawyerNotFound(lawyer=lawyer_id)
         least = price(terms.rate_minor_per_min, self._rules.min_seconds)
         if max_minor is not None and max_minor < max(least, 1):
-            raise MaxAmountTooSmall(field="maxAmount", problem="does not pay the minimum time with this lawyer")
+            raise MaxAmountTooSmall(
+                field="maxAmount", problem="does not pay the minimum time with this lawyer"
+            )
         wallet = await self._ledger.account(wallet_of(user_id), self._rules.asset.code)
         needed = needed_minor(terms.rate_minor_per_min, self._rules)
         busy = await self._holder(user_claim(user_id))
@@ -188,7 +190,9 @@ class Consultations:
             running_since_ms=now_ms,
             evidence_at_ms=now_ms,
         )
-        change = partial(open_session, session_id=session.id, meter=meter, owner=self.owner, rules=self._rules)
+        change = partial(
+            open_session, session_id=session.id, meter=meter, owner=self.owner, rules=self._rules
+        )
         try:
             bill: Bill = await self._ledger.change(
                 wallet_of(session.user_id), session.currency, change, source=hold_id_of(session.id)
@@ -203,7 +207,9 @@ class Consultations:
             return
         other = await self._sessions.get(holder)
         left_behind = other is None or other.status in FINISHED
-        if left_behind and await self._claims.replace(person, finished_session_id=holder, session_id=session_id):
+        if left_behind and await self._claims.replace(
+            person, finished_session_id=holder, session_id=session_id
+        ):
             return
         raise busy()
 
@@ -255,7 +261,11 @@ class Consultations:
         """The session's record for one of its parties or an admin. Raises `SessionNotFound` for anyone else."""
         session = await self._sessions.get(session_id)
         visible = session is not None and session.status not in (Status.STARTING, Status.ABORTED)
-        if session is None or not visible or not (is_admin or caller_id in (session.user_id, session.lawyer_id)):
+        if (
+            session is None
+            or not visible
+            or not (is_admin or caller_id in (session.user_id, session.lawyer_id))
+        ):
             raise SessionNotFound(session=session_id)
         return session
 
@@ -284,7 +294,9 @@ class Consultations:
                 return view if view.status in LIVE else None
         return None
 
-    async def list_for(self, person_id: str, *, limit: int, before: tuple[int, str] | None) -> list[SessionView]:
+    async def list_for(
+        self, person_id: str, *, limit: int, before: tuple[int, str] | None
+    ) -> list[SessionView]:
         """The person's sessions, newest first."""
         found = await self._sessions.list_for(person_id, limit=limit, before=before)
         return [await self._view(session) for session in found]
@@ -296,7 +308,10 @@ class Consultations:
             raise LawyerNotFound(lawyer=lawyer_id)
         wallet = await self._ledger.account(wallet_of(user_id), self._rules.asset.code)
         needed = needed_minor(terms.rate_minor_per_min, self._rules)
-        free = await self._holder(lawyer_claim(lawyer_id)) is None and await self._holder(user_claim(user_id)) is None
+        free = (
+            await self._holder(lawyer_claim(lawyer_id)) is None
+            and await self._holder(user_claim(user_id)) is None
+        )
         return Quote(
             lawyer_id=lawyer_id,
             rate_minor_per_min=terms.rate_minor_per_min,

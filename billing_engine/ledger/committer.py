@@ -148,7 +148,11 @@ class Committer:
                     await self._serve([command])
                 return
         except BaseException as exc:  # the callers must hear of whatever ended the batch
-            error = exc if isinstance(exc, BillingError) else InvariantBroken(rule="ledger batch", cause=repr(exc))
+            error = (
+                exc
+                if isinstance(exc, BillingError)
+                else InvariantBroken(rule="ledger batch", cause=repr(exc))
+            )
             for command in commands:
                 self._cache.pop(command.account_id, None)
                 command.error = error

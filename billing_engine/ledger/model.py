@@ -175,7 +175,9 @@ def check_transfers(account_id: str, transfers: tuple[Transfer, ...]) -> None:
     for transfer in transfers:
         paid_here = transfer.debit == account_id or not has_document(transfer.debit)
         if transfer.amount_minor <= 0 or transfer.debit == transfer.credit or not paid_here:
-            raise InvariantBroken(rule="a transfer is positive and paid by its committing account", transfer=transfer)
+            raise InvariantBroken(
+                rule="a transfer is positive and paid by its committing account", transfer=transfer
+            )
 
 
 def effect_on(account_id: str, transfers: tuple[Transfer, ...]) -> int:
@@ -187,7 +189,11 @@ def effect_on(account_id: str, transfers: tuple[Transfer, ...]) -> int:
 
 def same_content(entry: Entry, movement: Movement) -> bool:
     """Whether a repeated key names the same movement."""
-    return (entry.kind, entry.reference, entry.transfers) == (movement.kind, movement.reference, movement.transfers)
+    return (entry.kind, entry.reference, entry.transfers) == (
+        movement.kind,
+        movement.reference,
+        movement.transfers,
+    )
 
 
 def post(account: Account, movement: Movement, *, at_ms: int, day: str) -> tuple[Account, Entry]:
@@ -274,9 +280,7 @@ def extend_hold(
     return _with_hold(account, changed), changed
 
 
-def adopt_hold(
-    account: Account, hold: Hold, *, owner: str, facts: Mapping[str, Any]
-) -> tuple[Account, Hold]:
+def adopt_hold(account: Account, hold: Hold, *, owner: str, facts: Mapping[str, Any]) -> tuple[Account, Hold]:
     """Make `owner` the hold's owner at the next epoch: every later write of the former owner is refused."""
     adopted = Hold(hold.id, hold.amount_minor, hold.n + 1, hold.epoch + 1, owner, facts)
     return _with_hold(account, adopted), adopted

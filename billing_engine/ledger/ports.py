@@ -102,7 +102,12 @@ class LedgerStore(Protocol):
         ...
 
     async def lines(
-        self, account_id: str, *, limit: int, before: tuple[int, str] | None = None, kinds: Sequence[str] | None = None
+        self,
+        account_id: str,
+        *,
+        limit: int,
+        before: tuple[int, str] | None = None,
+        kinds: Sequence[str] | None = None,
     ) -> list[Line]:
         """Posted entries that touch the account, newest first; `before` is (at_ms, key) of the last line of the previous page."""
         ...

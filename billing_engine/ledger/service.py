@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from billing_engine.clock import Clock
-from billing_engine.errors import InvariantBroken
 from billing_engine.ledger.committer import Committer, Decide
 from billing_engine.ledger.model import (
     Account,
@@ -128,7 +127,12 @@ class Ledger:
         return next((entry for entry in found.account.tail if entry.key == key), None) if found else None
 
     async def lines(
-        self, account_id: str, *, limit: int, before: tuple[int, str] | None = None, kinds: Sequence[str] | None = None
+        self,
+        account_id: str,
+        *,
+        limit: int,
+        before: tuple[int, str] | None = None,
+        kinds: Sequence[str] | None = None,
     ) -> list[Line]:
         """The account's history, newest first, after redo of its own entries."""
         await self.account(account_id, "")
@@ -141,5 +145,3 @@ class Ledger:
     async def open_holds(self, prefix: str) -> list[tuple[str, str]]:
         """(account id, hold id) of the open holds whose id starts with `prefix`."""
         return await self._store.open_holds(prefix)
-
-

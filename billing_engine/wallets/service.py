@@ -40,7 +40,12 @@ class Wallets:
     """The wallet's use cases. `on_recharged` hears of every credit after it is durable."""
 
     def __init__(
-        self, *, ledger: Ledger, gateway: InstantGateway, rules: WalletRules, on_recharged: Callable[[str], None]
+        self,
+        *,
+        ledger: Ledger,
+        gateway: InstantGateway,
+        rules: WalletRules,
+        on_recharged: Callable[[str], None],
     ) -> None:
         self._ledger = ledger
         self._gateway = gateway

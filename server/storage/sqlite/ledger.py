@@ -179,7 +179,7 @@ class SqliteLedgerStore:
     async def total_credited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
         marks = ", ".join("?" * len(kinds))
         sql = (
-            f"SELECT COALESCE(SUM(amount), 0), COUNT(*) FROM ledger_transfers"  # noqa: S608 - only placeholders vary
+            f"SELECT COALESCE(SUM(amount), 0), COUNT(*) FROM ledger_transfers"
             f" WHERE credit = ? AND kind IN ({marks}) AND day >= ? AND day < ?"
         )
         # '~' sorts after every digit and dash of a day.
@@ -217,7 +217,7 @@ def load_accounts(conn: sqlite3.Connection, account_ids: Sequence[str]) -> dict[
         for chunk in _chunks(account_ids)
         for found in map(
             _versioned,
-            conn.execute(f"SELECT {_COLUMNS} FROM ledger_accounts WHERE id IN ({_marks(chunk)})", chunk),  # noqa: S608 - placeholders
+            conn.execute(f"SELECT {_COLUMNS} FROM ledger_accounts WHERE id IN ({_marks(chunk)})", chunk),
         )
     }
 
@@ -238,12 +238,12 @@ def load_rows(conn: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Row]:
 
 def all_accounts(conn: sqlite3.Connection) -> Iterator[Versioned]:
     """Every account document, by id."""
-    return map(_versioned, conn.execute(f"SELECT {_COLUMNS} FROM ledger_accounts ORDER BY id"))  # noqa: S608 - constant
+    return map(_versioned, conn.execute(f"SELECT {_COLUMNS} FROM ledger_accounts ORDER BY id"))
 
 
 def all_rows(conn: sqlite3.Connection) -> Iterator[Row]:
     """Every entry row, by account and sequence."""
-    return map(row_of, conn.execute(f"SELECT {_ENTRY_COLUMNS} FROM ledger_entries ORDER BY account, seq"))  # noqa: S608 - constant
+    return map(row_of, conn.execute(f"SELECT {_ENTRY_COLUMNS} FROM ledger_entries ORDER BY account, seq"))
 
 
 def row_of(raw: tuple[Any, ...]) -> Row:
@@ -406,7 +406,7 @@ def _lines(
         f" {bound} {wanted} ORDER BY at_ms DESC, entry_key DESC LIMIT :limit"
     )
     sql = (
-        f"SELECT at_ms, entry_key FROM ({side.format(column='debit')})"  # noqa: S608 - only placeholders vary
+        f"SELECT at_ms, entry_key FROM ({side.format(column='debit')})"
         f" UNION SELECT at_ms, entry_key FROM ({side.format(column='credit')})"
         " ORDER BY at_ms DESC, entry_key DESC LIMIT :limit"
     )
