@@ -1,0 +1,1 @@
+"""The HTTP edge: what happens between aiohttp and a route's handler."""

@@ -1,0 +1,100 @@
+"""The route table: one row drives routing, access, validation, idempotency, error documents and the API description.
+
+A resource's module in `server/routes/` exports `ROUTES: tuple[Route, ...]`; `server/app.py` mounts them.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from billing_engine.errors import InvariantBroken
+from server.auth.model import Principal, Role
+
+BodyT = TypeVar("BodyT")
+QueryT = TypeVar("QueryT")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call: everybody, or the signed-in of these roles."""
+
+    roles: frozenset[Role]
+    public: bool = False
+
+
+#: No token is looked at.
+PUBLIC: Final = Access(frozenset(), public=True)
+#: Any role.
+SIGNED_IN: Final = Access(frozenset(Role))
+
+
+def only(*roles: Role) -> Access:
+    """The signed-in of `roles`; others get 403."""
+    return Access(frozenset(roles))
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[BodyT, QueryT]):
+    """One request, parsed and authorised.
+
+    `operation_id` is the idempotency row's id where the client sent a key, else fresh: sessions, holds and transfers are
+    named after it, so the same request run again moves nothing twice. `services` is what the composition root built.
+    """
+
+    body: BodyT
+    query: QueryT
+    path: Mapping[str, str]
+    principal: Principal | None
+    operation_id: str
+    services: Any
+    request_id: str
+    remote: str
+
+    @property
+    def caller(self) -> Principal:
+        """The signed-in caller; routes that are not public have one."""
+        if self.principal is None:
+            raise InvariantBroken(rule="a public route knows no caller")
+        return self.principal
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with a status or headers of its own."""
+
+    model: BaseModel
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Call[Any, Any]], Awaitable[BaseModel | Reply]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row of the table.
+
+    `path` writes its parameters as `{session_id}`. `body` and `query` are None where the route takes none: the handler then
+    gets None. `errors` are the domain errors beyond those that every route may give (401, 403, 422, …). `idempotent` routes
+    take an `Idempotency-Key` and run to their end even when the client goes away.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    access: Access
+    response: type[BaseModel]
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    status: int = 200
+    errors: tuple[type[Exception], ...] = ()
+    idempotent: bool = False
+    tags: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`POST /consult/start`: the route in idempotency keys and logs."""
+        return f"{self.method} {self.path}"

@@ -1,0 +1,182 @@
+"""What crosses the wire: the base of request and response models, and the types they share (SPEC 1).
+
+Input is validated strictly ("5" is no integer, true is no 1), names are camelCase on the wire and either spelling is read.
+"""
+
+import base64
+import binascii
+import re
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
+
+from server.errors import ValidationFailed
+
+
+class WireModel(BaseModel):
+    """A request body, a query string or a response. Fields it does not know are left alone."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        strict=True,
+        frozen=True,
+        extra="ignore",
+    )
+
+
+class Empty(WireModel):
+    """A body or a query without fields."""
+
+
+# --- Text
+
+
+def _plain(text: str) -> str:
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
+        raise ValueError("must not contain control characters")
+    return text
+
+
+#: The local part without quoting, the domain with at least one dot, in LDH labels: what people have, not all that RFC 5321 allows.
+_EMAIL: Final = re.compile(
+    r"[^\s@\"(),:;<>\[\]\\.]+(\.[^\s@\"(),:;<>\[\]\\.]+)*@([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}",
+    re.IGNORECASE,
+)
+
+
+def _email(text: str) -> str:
+    text = unicodedata.normalize("NFC", text)
+    if not _EMAIL.fullmatch(text) or len(text.partition("@")[0].encode()) > 64:
+        raise ValueError("must be an email address such as name@example.com")
+    return text
+
+
+#: One line: trimmed, not empty, no control characters.
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120), AfterValidator(_plain)
+]
+#: An address as the person writes it; two that differ in case only are one account (`server.auth.model.email_key`).
+Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=254), AfterValidator(_email)]
+#: A reference to something of ours. Whether it exists is found out later.
+Id = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_plain)]
+#: Put it on an enum field of a request: strict mode would want the member, and the wire has its value.
+FromValue: Final = Strict(strict=False)
+
+
+# --- Money
+
+
+def _decimal(value: Any) -> str | int | Decimal:
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise ValueError("must be a decimal string or a number, such as 500.00")  # noqa: TRY004 (pydantic wants ValueError)
+    if isinstance(value, str) and len(value) > 40:
+        raise ValueError("is too long for an amount")
+    return value
+
+
+#: Money as the client wrote it, exactly; the handler passes it to `billing_engine.money.parse_minor` with its asset.
+MoneyIn = Annotated[
+    Any,
+    PlainValidator(_decimal),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": r"^\d{1,16}(\.\d{1,12})?$"}, {"type": "number"}],
+            "examples": ["500.00"],
+        }
+    ),
+]
+#: Money in major units as `billing_engine.money.format_minor` prints it.
+MoneyOut = Annotated[
+    str, WithJsonSchema({"type": "string", "pattern": r"^-?\d+\.\d{2,}$", "examples": ["500.00"]})
+]
+
+
+# --- Time
+
+
+def rfc3339(ms: int) -> str:
+    """The instant in UTC with milliseconds: `2026-11-21T02:17:00.123Z`."""
+    whole = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+
+
+#: Epoch milliseconds inside, RFC 3339 on the wire; for responses.
+Instant = Annotated[
+    int,
+    PlainSerializer(rfc3339, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
+
+
+# --- Lists
+
+ItemT = TypeVar("ItemT")
+
+
+class Page(WireModel, Generic[ItemT]):
+    """One page of a list; `nextCursor` is null on the last."""
+
+    items: list[ItemT]
+    next_cursor: str | None = None
+
+
+class PageQuery(WireModel):
+    """How much of a list, and from where on."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
+
+
+def encode_cursor(*parts: int | str) -> str:
+    """An opaque place in a list, usually (time, id) of the last row shown."""
+    return base64.urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str, *shape: type[int] | type[str]) -> tuple[Any, ...]:
+    """The parts of a cursor that `encode_cursor` made, of these types.
+
+    Raises:
+        ValidationFailed: it is none of ours; names `cursor`.
+    """
+    try:
+        parts = orjson.loads(
+            base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        )
+    except (binascii.Error, ValueError) as exc:
+        raise ValidationFailed([("cursor", "is not a cursor of this list")]) from exc
+    if not isinstance(parts, list) or not _fits(parts, shape):
+        raise ValidationFailed([("cursor", "is not a cursor of this list")])
+    return tuple(parts)
+
+
+def time_place(cursor: str | None) -> tuple[int, str] | None:
+    """The (time in milliseconds, id) of a cursor over rows by time; None without a cursor. Raises `ValidationFailed`."""
+    if cursor is None:
+        return None
+    at_ms, id_ = decode_cursor(cursor, int, str)
+    return int(at_ms), str(id_)
+
+
+def _fits(parts: list[Any], shape: Sequence[type]) -> bool:
+    if [type(part) for part in parts] != list(shape):
+        return False
+    return all(len(part) <= 256 if isinstance(part, str) else abs(part) < 2**63 for part in parts)
