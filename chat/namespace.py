@@ -247,7 +247,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         connections = self.connections.of_user(user_id, family=family)
         for connection in connections:
             self._bye(connection, code=code, reason=reason, reconnect=reconnect)
-            self._transport.close(connection.sid)
+            self._transport.close(connection.sid, final=not reconnect)
         return len(connections)
 
     async def drain(self) -> None:

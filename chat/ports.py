@@ -137,8 +137,11 @@ class Transport(Protocol):
         """Whether a socket of this process is in the room."""
         ...
 
-    def close(self, sid: str) -> None:
-        """Close the connection once what is queued for it was sent, or soon if it does not take it."""
+    def close(self, sid: str, *, final: bool) -> None:
+        """Close the connection once what is queued for it was sent, or soon if it does not take it.
+
+        `final` tells the client's library not to connect again by itself.
+        """
         ...
 
 

@@ -1,0 +1,35 @@
+"""How the socket server runs. The defaults are for production."""
+
+from dataclasses import dataclass
+
+from chat.inbox import UNDER_WAY, WAITING
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOptions:
+    """Times in seconds, sizes in bytes."""
+
+    #: Browsers' origins that may connect, beside our own; `*` allows all.
+    cors_origins: tuple[str, ...] = ()
+    #: A dead peer is known after interval + timeout at the latest.
+    ping_interval_s: float = 10
+    ping_timeout_s: float = 8
+    #: 8,000 emoji, escaped by a client's JSON, are 96 KB.
+    max_frame_bytes: int = 128 * 1024
+    #: A socket that has not finished connecting by then is closed.
+    connect_timeout_s: float = 10
+    #: Above this, what is worthless later (typing, ticks) is not queued for a client.
+    shed_bytes: int = 256 * 1024
+    #: Above this, or without taking anything for so long, a client is cut off.
+    cut_bytes: int = 1024 * 1024
+    stall_s: float = 20
+    sweep_interval_s: float = 2
+    #: Events of one connection that may wait, and that may be under way.
+    inbox_waiting: int = WAITING
+    inbox_under_way: int = UNDER_WAY
+    #: How long reading from a connection stops when its inbox is full, before an event is refused.
+    inbox_patience_s: float = 2
+    #: How long a client may take to go after our goodbye.
+    goodbye_s: float = 1
+    #: Proxies in front of us whose X-Forwarded-For entries are believed.
+    trusted_proxies: int = 0

@@ -1,0 +1,44 @@
+"""What waits to be sent to one client, in bytes, so that a slow client is noticed before it costs memory.
+
+The library's queue has no bound and its writer empties it into a list before the network has taken anything;
+so bytes are counted from the moment they are queued until the socket has accepted them.
+"""
+
+import asyncio
+from typing import Any
+
+
+class Outgoing(asyncio.Queue[Any]):
+    """The queue of a socket that counts. Packets go in; `sent` is called with each frame the socket took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held_bytes = 0
+        self._progress_at_s = 0.0
+
+    def _put(self, item: Any) -> None:
+        if item is not None:  # None ends the writer
+            if self.held_bytes == 0:
+                self._progress_at_s = _now_s()
+            self.held_bytes += size_of(item.encode())
+        super()._put(item)
+
+    def sent(self, frame: str | bytes) -> None:
+        """The socket took the frame."""
+        self.held_bytes = max(0, self.held_bytes - size_of(frame))
+        self._progress_at_s = _now_s()
+
+    def stalled_s(self) -> float:
+        """For how long something has been waiting while nothing was taken."""
+        return _now_s() - self._progress_at_s if self.held_bytes else 0.0
+
+
+def size_of(frame: str | bytes) -> int:
+    """Bytes on the wire."""
+    if isinstance(frame, bytes) or frame.isascii():
+        return len(frame)
+    return len(frame.encode("utf-8", "surrogatepass"))
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,138 @@
+"""The socket server as the composition root sees it: build, attach, shut down."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from chat.namespace import ChatNamespace
+from chat.ports import Authenticate
+from chat.push import Push
+from chat.service import ChatService
+from server.realtime.options import SocketOptions
+from server.realtime.server import RealtimeServer
+from server.realtime.transport import RoomTransport
+
+log = structlog.get_logger(__name__)
+
+#: Sockets closed in one go at shutdown before the loop may do something else.
+_BATCH: Final = 200
+
+
+class Realtime:
+    """Made first, since whoever tells clients something needs `push`; `attach` gives it the services it
+    serves.
+    """
+
+    def __init__(self, options: SocketOptions | None = None) -> None:
+        self.options = options or SocketOptions()
+        self.server = RealtimeServer(self.options)
+        self.transport = RoomTransport(self.server, goodbye_s=self.options.goodbye_s)
+        #: The only way to send events to clients.
+        self.push = Push(self.transport)
+        self.namespace: ChatNamespace | None = None
+        self._shut = False
+
+    def attach(
+        self, app: web.Application, *, chat: ChatService, authenticate: Authenticate, path: str = "socket.io"
+    ) -> None:
+        """Serve the chat at `path` of the application, from its start until its shutdown. Call once, before
+        it starts.
+        """
+        self.namespace = ChatNamespace(
+            chat=chat,
+            authenticate=authenticate,
+            push=self.push,
+            transport=self.transport,
+            remote_of=self._remote_of,
+            waiting=self.options.inbox_waiting,
+            under_way=self.options.inbox_under_way,
+        )
+        self.server.register_namespace(self.namespace)
+        self.server.space = self.namespace.space
+        app.router.add_route("*", f"/{path.strip('/')}/", self.server.eio.handle_request)
+        app.cleanup_ctx.append(self._sweeping)
+        app.on_shutdown.append(self._on_shutdown)
+
+    def disconnect_user(
+        self, user_id: str, *, family: str | None = None, code: int, reason: str, reconnect: bool = False
+    ) -> int:
+        """Close the person's sockets (with `family`: those of that login) after a `server:bye`; how many
+        there were.
+        """
+        if self.namespace is None:
+            return 0
+        return self.namespace.disconnect_user(
+            user_id, family=family, code=code, reason=reason, reconnect=reconnect
+        )
+
+    def __len__(self) -> int:
+        """Open sockets, connected or still connecting."""
+        return len(self.server.eio.links)
+
+    async def shutdown(self) -> None:
+        """Say goodbye, finish what was taken, flush, close in batches, cut off the rest: about three seconds
+        at worst.
+
+        Left to themselves the sockets would stay open and aiohttp would wait a minute for them. Harmless when
+        repeated.
+        """
+        if self._shut:
+            return
+        self._shut = True
+        engine = self.server.eio
+        engine.draining = True
+        open_at_first = len(self)
+        if self.namespace is not None:
+            # Whatever is not stored by then was not acknowledged either: its sender repeats it elsewhere.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.namespace.drain(), 0.8)
+        await engine.flush(0.5)
+        for n, eio_sid in enumerate(list(engine.links)):
+            await self.transport.close_socket(eio_sid, final=False)
+            if n % _BATCH == _BATCH - 1:
+                await asyncio.sleep(0)
+        await self._gone(self.options.goodbye_s)
+        for eio_sid in list(engine.links):
+            engine.abort(eio_sid)
+        await self._gone(0.5)
+        if open_at_first:
+            log.info("sockets_closed", sockets=open_at_first, left=len(self))
+
+    async def _gone(self, patience_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while self.server.eio.links:  # noqa: ASYNC110  as in `Engine.flush`
+                    await asyncio.sleep(0.01)
+
+    async def _on_shutdown(self, _app: web.Application) -> None:
+        await self.shutdown()
+
+    async def _sweeping(self, _app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._sweep())
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self.options.sweep_interval_s)
+            try:
+                self.server.cut += self.server.eio.sweep()
+            except Exception:
+                log.exception("sweep_failed")
+
+    def _remote_of(self, environ: Mapping[str, Any]) -> str:
+        """The client's address. The library's own REMOTE_ADDR is always 127.0.0.1."""
+        request: web.Request = environ["aiohttp.request"]
+        hops = self.options.trusted_proxies
+        if hops:
+            forwarded = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",")]
+            # Each proxy of ours appended whom it saw; what a client wrote itself is further left.
+            if len(forwarded) >= hops and forwarded[-hops]:
+                return forwarded[-hops]
+        return request.remote or ""

@@ -1,0 +1,146 @@
+"""Socket.IO as this server runs it: order kept, bad packets answered or cut, half-connected sockets closed."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import socketio
+import structlog
+from engineio import packet as eio_packet
+from socketio import packet as sio_packet
+
+from server.realtime import codec
+from server.realtime.engine import Engine
+from server.realtime.options import SocketOptions
+from server.realtime.rooms import IndexedManager
+
+log = structlog.get_logger(__name__)
+
+#: Names that the library keeps for itself; a client's event of such a name is not the real thing.
+_RESERVED: Final = frozenset({"connect", "disconnect"})
+#: Nothing in the chat is binary. A few attachments are read, so that validation can name the field; more are
+#: an attack.
+_MAX_ATTACHMENTS: Final = 4
+_BINARY: Final = re.compile(r"[56](\d+)-")
+_EVENT_WITH_ID: Final = re.compile(r"2(?:/[^,]*,)?(\d{1,15})(?!\d)")
+_NOT_JSON: Final = {
+    "ok": False,
+    "error": {
+        "code": "VALIDATION_FAILED",
+        "message": "The payload is not valid JSON.",
+        "retryable": False,
+        "fields": [{"field": "payload", "message": "the payload is not valid JSON"}],
+    },
+}
+
+
+class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio ships no types
+    """The clients of this process. Internal API of python-socketio 5.18 is overridden here and nowhere else."""
+
+    def __init__(self, options: SocketOptions) -> None:
+        self._options = options
+        logger = logging.getLogger("server.realtime.socketio")
+        logger.setLevel(logging.ERROR)
+        super().__init__(client_manager=IndexedManager(), logger=logger, json=codec, always_connect=False)
+        #: Waits until a connection can take another event.
+        self.space: Callable[[str | None, float], Awaitable[None]] | None = None
+        #: Ephemeral events that lagging clients were spared, and clients that were cut off.
+        self.shed = 0
+        self.cut = 0
+        self._reapers: dict[str, asyncio.TimerHandle] = {}
+
+    def _engineio_server_class(self) -> Callable[..., Engine]:
+        return lambda **_kwargs: Engine(self._options)
+
+    # --- out ---
+
+    def enqueue(self, eio_sid: str, packet: Any, *, ephemeral: bool = False) -> None:
+        """Queue an Engine.IO packet. Never waits; a client that lags too far behind is cut off."""
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is None or socket.closed or socket.closing:
+            return
+        queue = socket.queue
+        if ephemeral and queue.held_bytes > self._options.shed_bytes:
+            self.shed += 1
+            return
+        queue.put_nowait(packet)
+        if queue.held_bytes > self._options.cut_bytes:
+            self.cut += 1
+            log.info("slow_client_cut", held_bytes=queue.held_bytes)
+            self.eio.abort(eio_sid)
+
+    async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
+        """Acknowledgements and the library's own packets go the same way as events."""
+        encoded = pkt.encode()
+        for part in encoded if isinstance(encoded, list) else [encoded]:
+            self.enqueue(eio_sid, eio_packet.Packet(eio_packet.MESSAGE, part))
+
+    # --- in ---
+
+    async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
+        try:
+            self._refuse_many_attachments(data)
+            await super()._handle_eio_message(eio_sid, data)
+        except Exception as exc:  # noqa: BLE001  whatever a client can send must not fill our log with tracebacks
+            log.info("bad_packet", error=type(exc).__name__)
+            if not await self._answer_bad_json(eio_sid, data):
+                self.eio.abort(eio_sid)
+
+    @staticmethod
+    def _refuse_many_attachments(data: Any) -> None:
+        binary = _BINARY.match(data) if isinstance(data, str) else None
+        if binary and int(binary[1][:9]) > _MAX_ATTACHMENTS:
+            raise ValueError("too many attachments")
+
+    async def _answer_bad_json(self, eio_sid: str, data: Any) -> bool:
+        """An event whose payload cannot be read is still owed its one acknowledgement."""
+        event = _EVENT_WITH_ID.match(data) if isinstance(data, str) else None
+        if event is None or self.manager.sid_from_eio_sid(eio_sid, "/") is None:
+            return False
+        await self._send_packet(
+            eio_sid, self.packet_class(sio_packet.ACK, id=int(event[1]), data=[_NOT_JSON])
+        )
+        return True
+
+    async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:  # noqa: A002  the library's name
+        if not isinstance(data, list) or not data:
+            raise ValueError("an event is a list that starts with its name")
+        if not isinstance(data[0], str) or data[0] in _RESERVED:
+            data = ["", *data[1:]]  # in no table, so it is answered as unknown
+        if self.space is not None:
+            await self.space(
+                self.manager.sid_from_eio_sid(eio_sid, namespace or "/"), self._options.inbox_patience_s
+            )
+        await super()._handle_event(eio_sid, namespace, id, data)
+
+    # --- sockets that never finish connecting ---
+
+    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
+        await super()._handle_eio_connect(eio_sid, environ)
+        self._arm(eio_sid)
+
+    async def _handle_disconnect(self, eio_sid: str, namespace: str | None, reason: Any = None) -> None:
+        await super()._handle_disconnect(eio_sid, namespace, reason)
+        self._arm(eio_sid)
+
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: Any) -> None:
+        try:
+            await super()._handle_eio_disconnect(eio_sid, reason)
+        finally:
+            self._binary_packet.pop(eio_sid, None)
+            if handle := self._reapers.pop(eio_sid, None):
+                handle.cancel()
+
+    def _arm(self, eio_sid: str) -> None:
+        if handle := self._reapers.pop(eio_sid, None):
+            handle.cancel()
+        self._reapers[eio_sid] = asyncio.get_running_loop().call_later(
+            self._options.connect_timeout_s, self._reap, eio_sid
+        )
+
+    def _reap(self, eio_sid: str) -> None:
+        self._reapers.pop(eio_sid, None)
+        if self.manager.sid_from_eio_sid(eio_sid, "/") is None:
+            self.eio.abort(eio_sid)

@@ -1,0 +1,78 @@
+"""The WebSocket under Engine.IO: no compression, bytes counted, and a way to cut it off.
+
+aiohttp negotiates permessage-deflate by default (about 94 KiB a connection) and Engine.IO passes no switch
+through; so its driver's WebSocket is replaced by this one. Internal API of both:
+`tests/integration/test_socket_wire.py` holds it.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from server.realtime.engine import Engine
+
+#: Engine.IO packet types; a text frame starts with one of them.
+_TYPES: Final = frozenset("0123456")
+#: How long a client may take to answer our closing frame.
+_CLOSE_TIMEOUT_S: Final = 2.0
+
+
+class WebSocket:
+    """One client's WebSocket, as Engine.IO wants to see it: call, wait, send, close."""
+
+    def __init__(self, handler: Callable[[Any], Awaitable[None]], engine: "Engine") -> None:
+        self._handler = handler
+        self._engine = engine
+        #: The Engine.IO socket that this one belongs to.
+        self._socket: Any = handler.__self__  # type: ignore[attr-defined]
+        self._sock: web.WebSocketResponse | None = None
+        self._request: web.Request | None = None
+
+    async def __call__(self, environ: dict[str, Any]) -> web.StreamResponse:
+        """Serve the connection until it ends, and leave nothing of it behind however it ends."""
+        sid: str = self._socket.sid
+        self._request = environ["aiohttp.request"]
+        self._sock = web.WebSocketResponse(
+            compress=False, max_msg_size=self._engine.max_http_buffer_size, timeout=_CLOSE_TIMEOUT_S
+        )
+        try:
+            await self._sock.prepare(self._request)
+            self._engine.links[sid] = self
+            await self._handler(self)
+        finally:
+            self._engine.links.pop(sid, None)
+            self._socket.queue.put_nowait(None)  # a writer that is still waiting would wait for ever
+            if not self._socket.closed:
+                await self._socket.close(wait=False, abort=True, reason=self._engine.reason.TRANSPORT_ERROR)
+            self._engine.sockets.pop(sid, None)
+        return self._sock
+
+    async def wait(self) -> str | bytes:
+        """The next frame. Raises `OSError` when there will be none, or none that means anything."""
+        if self._sock is None:
+            raise OSError("not connected")
+        data = (await self._sock.receive()).data
+        if isinstance(data, bytes) or (isinstance(data, str) and data[:1] in _TYPES and data):
+            return data
+        raise OSError("closed, or not an Engine.IO frame")
+
+    async def send(self, frame: str | bytes) -> None:
+        """Hand a frame to the network; returns when it was taken."""
+        if self._sock is None:
+            raise OSError("not connected")
+        if isinstance(frame, bytes):
+            await self._sock.send_bytes(frame)
+        else:
+            await self._sock.send_str(frame)
+        self._socket.queue.sent(frame)
+
+    async def close(self) -> None:
+        if self._sock is not None:
+            await self._sock.close()
+
+    def abort(self) -> None:
+        """Drop the connection without waiting for a client that does not read."""
+        if self._request is not None and self._request.transport is not None:
+            self._request.transport.abort()
