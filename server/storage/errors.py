@@ -1,5 +1,7 @@
 """Failures that every store can have, in the words of both engines."""
 
+from typing import Any
+
 import billing_engine.errors as billing
 import chat.errors as chat
 
@@ -10,6 +12,11 @@ class StoreUnavailable(billing.Unavailable, chat.Unavailable):
     code = "STORAGE_UNAVAILABLE"
     detail = "The storage did not answer. Try again with the same Idempotency-Key."
     retryable = True
+
+    def __init__(self, **facts: Any) -> None:
+        # Neither parent's: each would hand its positional arguments to the other, which takes none.
+        self.facts = facts
+        Exception.__init__(self, self.code, facts)
 
 
 class StoreBusy(StoreUnavailable):
