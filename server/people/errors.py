@@ -29,3 +29,10 @@ class AlreadyReviewed(Conflict):
 
     code = "ALREADY_REVIEWED"
     detail = "This session has been reviewed already."
+
+
+class PapersChanged(Conflict):
+    """The lawyer sent another name or number after the admin looked."""
+
+    code = "LAWYER_PAPERS_CHANGED"
+    detail = "The lawyer's bar council number is no longer the one that was looked at."

@@ -33,9 +33,16 @@ class LawyerProfiles(Protocol):
     async def get(self, lawyer_id: str) -> LawyerProfile | None: ...
 
     async def set_verification(
-        self, lawyer_id: str, *, is_verified: bool, verification: Verification | None
+        self,
+        lawyer_id: str,
+        *,
+        is_verified: bool,
+        verification: Verification | None,
+        expect_number: str | None = None,
     ) -> LawyerProfile | None:
-        """The profile with the verdict, None if there is no such lawyer."""
+        """The profile with the verdict; None if there is no such lawyer, or the bar council number is not
+        the expected one.
+        """
         ...
 
     async def set_online(self, lawyer_id: str, *, is_online: bool) -> LawyerProfile | None:

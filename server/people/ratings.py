@@ -11,7 +11,7 @@ from typing import Final
 
 from server.people.ports import LawyerProfiles, Reviews
 
-_BATCH: Final = 500
+_BATCH: Final = 100
 
 
 class Ratings:

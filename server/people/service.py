@@ -7,7 +7,7 @@ from typing import Final
 from billing_engine.clock import Clock
 from billing_engine.consultations.model import LawyerTerms
 from billing_engine.errors import BillingError, Unavailable
-from server.people.errors import LawyerNotFound
+from server.people.errors import LawyerNotFound, PapersChanged
 from server.people.model import (
     LawyerCard,
     LawyerFilter,
@@ -57,7 +57,7 @@ class LawyerPage:
 class Applicant:
     """A lawyer as the admin's queue shows one."""
 
-    profile: LawyerProfile
+    card: LawyerCard
     email: str
 
 
@@ -124,19 +124,33 @@ class LawyerService:
         return profile
 
     async def verify(
-        self, lawyer_id: str, *, by: str, is_verified: bool, reason: str | None
+        self,
+        lawyer_id: str,
+        *,
+        by: str,
+        is_verified: bool,
+        reason: str | None,
+        bar_council_number: str | None = None,
     ) -> LawyerProfile:
         """Put an admin's verdict on a lawyer; the last one counts. A running session is not cut.
 
+        With `bar_council_number` the verdict is on that number: a lawyer who sends another one while the
+        admin reads does not get it verified.
+
         Raises:
             LawyerNotFound: no such lawyer.
+            PapersChanged: the number is another one by now; nothing is changed.
         """
         if lawyer_id not in await self._accounts.emails([lawyer_id]):
             raise LawyerNotFound(lawyer=lawyer_id)
-        verdict = Verification(by=by, at_ms=self._clock.now_ms(), reason=reason)
         profile = await self._profiles.set_verification(
-            lawyer_id, is_verified=is_verified, verification=verdict
+            lawyer_id,
+            is_verified=is_verified,
+            verification=Verification(by=by, at_ms=self._clock.now_ms(), reason=reason),
+            expect_number=bar_council_number,
         )
+        if profile is None and await self._profiles.get(lawyer_id) is not None:
+            raise PapersChanged(lawyer=lawyer_id)
         return _found(profile, lawyer_id)
 
     async def set_availability(self, lawyer_id: str, *, is_online: bool) -> LawyerProfile:
@@ -174,7 +188,8 @@ class LawyerService:
         Raises:
             LawyerNotFound: this account has no lawyer's profile.
         """
-        return await self._card(lawyer_id)
+        await self._ratings.settle(lawyer_id)
+        return await self.card(_found(await self._profiles.get(lawyer_id), lawyer_id))
 
     async def look_up(self, lawyer_id: str, *, viewer_id: str, viewer_is_admin: bool) -> LawyerCard:
         """A lawyer as this viewer may see one.
@@ -183,7 +198,7 @@ class LawyerService:
             LawyerNotFound: no such lawyer, or not verified and neither the viewer's self nor an admin's to
             see.
         """
-        card = await self._card(lawyer_id)
+        card = await self.own(lawyer_id)
         if not (card.profile.is_verified or viewer_is_admin or viewer_id == lawyer_id):
             raise LawyerNotFound(lawyer=lawyer_id)
         return card
@@ -219,7 +234,12 @@ class LawyerService:
         )
         page = found[:limit]
         emails = await self._accounts.emails([profile.id for profile in page])
-        applicants = [Applicant(profile, emails[profile.id]) for profile in page if profile.id in emails]
+        busy = await self._busy_among(page)
+        applicants = [
+            Applicant(LawyerCard(profile, profile.id in busy), emails[profile.id])
+            for profile in page
+            if profile.id in emails
+        ]
         has_more = len(found) > limit
         return QueuePage(applicants, Place(page[-1].created_at_ms, page[-1].id) if has_more else None)
 
@@ -235,10 +255,9 @@ class LawyerService:
             is_online=profile.is_online,
         )
 
-    async def _card(self, lawyer_id: str) -> LawyerCard:
-        await self._ratings.settle(lawyer_id)
-        profile = _found(await self._profiles.get(lawyer_id), lawyer_id)
-        return LawyerCard(profile, lawyer_id in await self._busy_among([profile]))
+    async def card(self, profile: LawyerProfile) -> LawyerCard:
+        """The profile, and whether its lawyer is being served right now."""
+        return LawyerCard(profile, profile.id in await self._busy_among([profile]))
 
     async def _busy_among(self, profiles: Sequence[LawyerProfile]) -> set[str]:
         claims = {f"lawyer:{profile.id}": profile.id for profile in profiles}

@@ -6,7 +6,7 @@ import pytest
 
 from server.locks.local import LocalLocks
 from tests.contract.locks_contract import LocksContract
-from tests.support.people import ManualClock
+from tests.support.manual_clock import ManualClock
 
 TTL_MS = 30_000
 
@@ -27,6 +27,6 @@ class TestLocalLocks(LocksContract):
     @pytest.fixture
     def let_expire(self, clock: ManualClock) -> Callable[[], Awaitable[None]]:
         async def expire() -> None:
-            clock.advance(TTL_MS)
+            clock.jump_ms(TTL_MS)
 
         return expire
