@@ -61,13 +61,16 @@ class CollectionLawyers:
         return _maybe(await self._lawyers.get(lawyer_id))
 
     async def set_verification(
-        self, lawyer_id: str, *, is_verified: bool, verification: Verification | None
+        self,
+        lawyer_id: str,
+        *,
+        is_verified: bool,
+        verification: Verification | None,
+        expect_number: str | None = None,
     ) -> LawyerProfile | None:
-        return _maybe(
-            await self._lawyers.update(
-                lawyer_id, set_=_verification_doc(verification, is_verified=is_verified)
-            )
-        )
+        where = {} if expect_number is None else {"bar_council_number": expect_number}
+        verdict = _verification_doc(verification, is_verified=is_verified)
+        return _maybe(await self._lawyers.update(lawyer_id, where=where, set_=verdict))
 
     async def set_online(self, lawyer_id: str, *, is_online: bool) -> LawyerProfile | None:
         return _maybe(await self._lawyers.update(lawyer_id, set_={"is_online": is_online}))
