@@ -214,7 +214,8 @@ def post(account: Account, movement: Movement, *, at_ms: int, day: str) -> tuple
         posted_after=account.posted + change if covered else account.posted,
         at_ms=at_ms,
         day=day,
-        facts=movement.facts,
+        # What open holds had set aside at this moment: an answer made from the entry alone can tell what was spendable.
+        facts={**movement.facts, "held": account.held},
     )
     return _push(account, entry), entry
 

@@ -41,7 +41,7 @@ class CollectionSessions:
 
     async def get(self, session_id: str) -> Session | None:
         doc = await self._sessions.get(session_id)
-        return None if doc is None else _session(doc)
+        return None if doc is None else session_of(doc)
 
     async def move(self, session_id: str, *, expect: frozenset[Status], to: Session) -> bool:
         if to.id != session_id:
@@ -58,7 +58,7 @@ class CollectionSessions:
             page = await self._sessions.find(
                 {"status": {"in": _UNFINISHED}}, sort=(("created_at_ms", "asc"),), limit=_PAGE, after=after
             )
-            found += map(_session, page)
+            found += map(session_of, page)
             if len(page) < _PAGE:
                 return found
             after = (found[-1].created_at_ms, found[-1].id)
@@ -75,7 +75,7 @@ class CollectionSessions:
                 limit=limit,
                 after=before,
             )
-            mine |= {doc["_id"]: _session(doc) for doc in page}
+            mine |= {doc["_id"]: session_of(doc) for doc in page}
         return sorted(mine.values(), key=lambda session: (session.created_at_ms, session.id), reverse=True)[
             :limit
         ]
@@ -89,7 +89,8 @@ def _facts(session: Session) -> Doc:
     return facts
 
 
-def _session(doc: Doc) -> Session:
+def session_of(doc: Doc) -> Session:
+    """The stored document as the domain knows it."""
     facts = {name: doc[name] for name in _FIELDS}
     facts["status"] = Status(doc["status"])
     facts["end_reason"] = None if doc["end_reason"] is None else EndReason(doc["end_reason"])

@@ -48,7 +48,7 @@ class CollectionTimeline:
             page = await self._rows.find(
                 {"session_id": session_id}, sort=(("k", "asc"),), limit=_PAGE, after=after
             )
-            found += map(_row, page)
+            found += map(row_of_doc, page)
             if len(page) < _PAGE:
                 return found
             after = (page[-1]["k"], page[-1]["_id"])
@@ -65,7 +65,8 @@ def _doc(row: TimelineRow) -> Doc:
     }
 
 
-def _row(doc: Doc) -> TimelineRow:
+def row_of_doc(doc: Doc) -> TimelineRow:
+    """The stored document as the domain knows it."""
     return TimelineRow(
         session_id=doc["session_id"], k=doc["k"], at_ms=doc["at_ms"], event=doc["event"], reason=doc["reason"]
     )

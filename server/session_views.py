@@ -1,0 +1,120 @@
+"""A consultation as each of its parties may see it: over HTTP and in `session:*` events.
+
+The wallet belongs to the user: the lawyer sees neither the balance nor the cap, and `remainingSeconds` only from 120
+downwards, since more would tell the balance (SPEC 6).
+"""
+
+from typing import Any, Final
+
+from billing_engine.consultations.model import SessionEvent, SessionView, TimelineRow
+from billing_engine.money import ASSETS, format_minor
+from server.wire import Instant, MoneyOut, WireModel, rfc3339
+
+LAWYER_SEES_REMAINING_FROM_S: Final = 120
+
+
+class TimelineOut(WireModel):
+    """One event of a session's life. `start`, `pause`, `resume`, `end`: the bill can be recomputed from them."""
+
+    at: Instant
+    event: str
+    reason: str | None
+
+
+class MessageBrief(WireModel):
+    """The last message of a conversation."""
+
+    seq: int
+    sender_id: str
+    body: str
+    created_at: Instant
+
+
+class SessionOut(WireModel):
+    """A consultation. `remainingSeconds` counts the whole wallet from now; it is null where the viewer may not know it.
+
+    `remainingBalance` is the user's spendable money, for the user and admins.
+    """
+
+    session_id: str
+    user_id: str
+    lawyer_id: str
+    rate_per_minute: MoneyOut
+    currency: str
+    status: str
+    started_at: Instant | None
+    paid_until: Instant | None
+    remaining_seconds: int | None
+    duration_seconds: int
+    total_amount: MoneyOut
+    ended_at: Instant | None
+    end_reason: str | None
+    max_amount: MoneyOut | None = None
+    remaining_balance: MoneyOut | None = None
+    timeline: list[TimelineOut] | None = None
+    last_message: MessageBrief | None = None
+    unread_count: int | None = None
+
+
+def session_out(view: SessionView, viewer_id: str, **more: Any) -> SessionOut:
+    """The session for one viewer: its lawyer, or someone who may see the user's money (the user, an admin)."""
+    session = view.session
+    asset = ASSETS[session.currency]
+    is_lawyer = viewer_id == session.lawyer_id
+    return SessionOut(
+        session_id=session.id,
+        user_id=session.user_id,
+        lawyer_id=session.lawyer_id,
+        rate_per_minute=format_minor(session.rate_minor_per_min, asset),
+        currency=session.currency,
+        status=view.status.value,
+        started_at=session.started_at_ms,
+        paid_until=view.paid_until_ms,
+        remaining_seconds=_remaining(view, is_lawyer=is_lawyer),
+        duration_seconds=view.duration_s,
+        total_amount=format_minor(view.total_minor, asset),
+        ended_at=session.ended_at_ms,
+        end_reason=session.end_reason.value if session.end_reason is not None else None,
+        max_amount=None if is_lawyer or session.max_minor is None else format_minor(session.max_minor, asset),
+        remaining_balance=None if is_lawyer else format_minor(view.wallet_minor, asset),
+        **more,
+    )
+
+
+def timeline_out(rows: list[TimelineRow]) -> list[TimelineOut]:
+    """Timeline rows for the wire."""
+    return [TimelineOut(at=row.at_ms, event=row.event, reason=row.reason) for row in rows]
+
+
+def event_payload(event: SessionEvent, viewer_id: str, *, last_seq: int) -> dict[str, Any]:
+    """The payload of a `session:*` event for one of the two parties."""
+    payload = billing_state(event.view, viewer_id, last_seq=last_seq)
+    if "threshold" in event.extra:
+        payload["thresholdSeconds"] = event.extra["threshold"]
+    return payload
+
+
+def billing_state(view: SessionView, viewer_id: str, *, last_seq: int) -> dict[str, Any]:
+    """The bill at one instant, as events and the join acknowledgement carry it."""
+    session = view.session
+    asset = ASSETS[session.currency]
+    is_lawyer = viewer_id == session.lawyer_id
+    return {
+        "sessionId": session.id,
+        "elapsedSeconds": view.duration_s,
+        "totalAmount": format_minor(view.total_minor, asset),
+        "walletBalance": None if is_lawyer else format_minor(view.wallet_minor, asset),
+        "currency": session.currency,
+        "ratePerMinute": format_minor(session.rate_minor_per_min, asset),
+        "remainingSeconds": _remaining(view, is_lawyer=is_lawyer),
+        "paidUntil": rfc3339(view.paid_until_ms) if view.paid_until_ms is not None else None,
+        "status": view.status.value,
+        "reason": session.end_reason.value if session.end_reason is not None else None,
+        "lastSeq": last_seq,
+    }
+
+
+def _remaining(view: SessionView, *, is_lawyer: bool) -> int | None:
+    if is_lawyer and view.remaining_s > LAWYER_SEES_REMAINING_FROM_S:
+        return None
+    return view.remaining_s

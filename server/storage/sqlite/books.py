@@ -1,0 +1,73 @@
+"""The audit over one SQLite snapshot: one read-only connection, one BEGIN, beside a running server (LEDGER 6 and 7)."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from billing_engine.consultations.audit import audit_consultations
+from billing_engine.consultations.model import Session, TimelineRow
+from billing_engine.ledger.audit import audit_ledger
+from billing_engine.verification import Findings
+from server.storage.collection import CollectionSpec, Doc
+from server.storage.repositories.sessions import SESSIONS, session_of
+from server.storage.repositories.timeline import TIMELINE, row_of_doc
+from server.storage.sqlite.engine import open_readonly
+from server.storage.sqlite.ledger import all_accounts, all_rows
+from server.storage.sqlite.tables import table_of
+
+
+def verify_books(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
+    """Recompute every balance and every bill of the database at `path`; nothing is written, nothing repaired.
+
+    Raises:
+        CannotOpen, sqlite3.Error: it cannot be read. That is no verdict.
+    """
+    connection = open_readonly(path)
+    try:
+        connection.execute("BEGIN")
+        if not _exists(connection, "ledger_accounts"):
+            return Findings(counted={"accounts": 0, "entries": 0, "sessions": 0})
+        documents = list(all_accounts(connection))
+        rows = list(all_rows(connection))
+        reported = dict(connection.execute("SELECT credit, SUM(amount) FROM ledger_transfers GROUP BY credit"))
+        found = audit_ledger(documents, rows, reported_credits=reported, now_ms=now_ms)
+        accounts = {document.account.id: document.account for document in documents}
+        entries = {row.entry.key: row.entry for row in rows}
+        entries |= {entry.key: entry for account in accounts.values() for entry in account.tail}
+        bills = audit_consultations(
+            _sessions(connection),
+            _timeline(connection),
+            accounts,
+            entries,
+            abandon_ms=abandon_ms,
+            now_ms=now_ms,
+        )
+    finally:
+        connection.close()
+    found.unfinished += bills.unfinished
+    found.broken += bills.broken
+    found.counted |= bills.counted
+    return found
+
+
+def _sessions(connection: sqlite3.Connection) -> Iterator[Session]:
+    return map(session_of, _documents(connection, SESSIONS))
+
+
+def _timeline(connection: sqlite3.Connection) -> Iterator[TimelineRow]:
+    return map(row_of_doc, _documents(connection, TIMELINE))
+
+
+def _documents(connection: sqlite3.Connection, spec: CollectionSpec) -> Iterator[Doc]:
+    table = table_of(spec)
+    if not _exists(connection, table):
+        return
+    for (body,) in connection.execute(f'SELECT "_body" FROM "{table}"'):
+        yield orjson.loads(body)
+
+
+def _exists(connection: sqlite3.Connection, table: str) -> bool:
+    sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return connection.execute(sql, (table,)).fetchone() is not None
