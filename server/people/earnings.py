@@ -5,14 +5,16 @@ zone.
 from datetime import tzinfo
 
 from billing_engine.clock import Clock
+from billing_engine.money import Asset
 from server.people.model import local_day
 from server.people.ports import EarningRow, Earnings, EarningsSummary
 
 
 class EarningsService:
-    """Puts the calendar to the ledger's sums."""
+    """Puts the calendar to the ledger's sums; `asset` is what they are counted in."""
 
-    def __init__(self, *, earnings: Earnings, clock: Clock, zone: tzinfo) -> None:
+    def __init__(self, *, earnings: Earnings, clock: Clock, zone: tzinfo, asset: Asset) -> None:
+        self.asset = asset
         self._earnings = earnings
         self._clock = clock
         self._zone = zone

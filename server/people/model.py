@@ -6,9 +6,8 @@ from datetime import datetime, tzinfo
 from enum import StrEnum
 from typing import Final
 
-#: SPEC 4 names no bounds. Zero would be a lawyer whom no wallet ever stops; the top is ₹ 100,000.00 a
-#: minute.
-MAX_RATE_MINOR_PER_MIN: Final = 10_000_000
+#: In whole major units. SPEC 4 names no bounds; zero would be a lawyer whom no empty wallet ever stops.
+MAX_RATE_PER_MIN: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)

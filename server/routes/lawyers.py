@@ -1,0 +1,144 @@
+"""Lawyers: register, be found, go online, edit the profile. Paths with a fixed word stand before
+`/lawyer/{lawyer_id}`.
+"""
+
+from typing import Final
+
+from server.auth.model import Role
+from server.errors import ValidationFailed
+from server.people.errors import LawyerNotFound
+from server.people.model import LawyerFilter, Place, ProfileChange
+from server.people.service import LawyerService
+from server.people.wire import AvailabilityBody, LawyersQuery, LawyerView, ProfileBody, rate_minor
+from server.routing import SIGNED_IN, Call, Route, only
+from server.wire import Page, decode_cursor, encode_cursor
+
+
+async def set_availability(call: Call[AvailabilityBody, None]) -> LawyerView:
+    lawyers: LawyerService = call.services.lawyers
+    profile = await lawyers.set_availability(call.caller.user_id, is_online=call.body.is_online)
+    return LawyerView.own(await lawyers.card(profile), lawyers.asset)
+
+
+async def own_profile(call: Call[None, None]) -> LawyerView:
+    lawyers: LawyerService = call.services.lawyers
+    return LawyerView.own(await lawyers.own(call.caller.user_id), lawyers.asset)
+
+
+async def change_profile(call: Call[ProfileBody, None]) -> LawyerView:
+    lawyers: LawyerService = call.services.lawyers
+    body = call.body
+    rate = body.rate_per_minute
+    change = ProfileChange(
+        name=body.name,
+        rate_minor_per_min=None if rate is None else rate_minor(rate, lawyers.asset, field="ratePerMinute"),
+        specializations=None if body.specializations is None else tuple(body.specializations),
+        languages=None if body.languages is None else tuple(body.languages),
+        bar_council_number=body.bar_council_number,
+        bio=body.bio,
+    )
+    profile = await lawyers.change_profile(call.caller.user_id, change)
+    return LawyerView.own(await lawyers.card(profile), lawyers.asset)
+
+
+async def search(call: Call[None, LawyersQuery]) -> Page[LawyerView]:
+    lawyers: LawyerService = call.services.lawyers
+    query = call.query
+    max_rate = query.max_rate
+    wanted = LawyerFilter(
+        online=query.online,
+        free=query.free,
+        specialization=query.specialization,
+        language=query.language,
+        max_rate_minor_per_min=None
+        if max_rate is None
+        else rate_minor(max_rate, lawyers.asset, field="maxRate"),
+        min_rating_centi=query.min_rating,
+    )
+    page = await lawyers.search(
+        wanted, sort=query.sort, limit=query.limit, after=_place(query.cursor, query.sort)
+    )
+    return Page[LawyerView](
+        items=[LawyerView.public(card, lawyers.asset) for card in page.cards],
+        next_cursor=None
+        if page.next is None
+        else encode_cursor(query.sort.value, page.next.value, page.next.id),
+    )
+
+
+async def look_up(call: Call[None, None]) -> LawyerView:
+    lawyers: LawyerService = call.services.lawyers
+    caller, lawyer_id = call.caller, call.path["lawyer_id"]
+    is_admin = caller.role is Role.ADMIN
+    card = await lawyers.look_up(lawyer_id, viewer_id=caller.user_id, viewer_is_admin=is_admin)
+    if is_admin:
+        return LawyerView.for_admin(card, lawyers.asset)
+    return (LawyerView.own if caller.user_id == lawyer_id else LawyerView.public)(card, lawyers.asset)
+
+
+def _place(cursor: str | None, sort: str) -> Place | None:
+    """Where the page begins. A cursor belongs to the order it was made in: in another one it would skip
+    people.
+    """
+    if cursor is None:
+        return None
+    made_in, value, id_ = decode_cursor(cursor, str, int, str)
+    if made_in != sort:
+        raise ValidationFailed([("cursor", f"is one of a list sorted by {made_in}")])
+    return Place(value, id_)
+
+
+ROUTES: Final = (
+    Route(
+        method="PATCH",
+        path="/lawyer/availability",
+        handler=set_availability,
+        summary="Go online or offline; a running consultation goes on",
+        access=only(Role.LAWYER),
+        body=AvailabilityBody,
+        response=LawyerView,
+        errors=(LawyerNotFound,),
+        tags=("lawyers",),
+    ),
+    Route(
+        method="GET",
+        path="/lawyer/profile",
+        handler=own_profile,
+        summary="My profile, with the admin's verdict",
+        access=only(Role.LAWYER),
+        response=LawyerView,
+        errors=(LawyerNotFound,),
+        tags=("lawyers",),
+    ),
+    Route(
+        method="PATCH",
+        path="/lawyer/profile",
+        handler=change_profile,
+        summary="Change my profile; a new name or bar council number waits for a new verification",
+        access=only(Role.LAWYER),
+        body=ProfileBody,
+        response=LawyerView,
+        errors=(LawyerNotFound,),
+        tags=("lawyers",),
+    ),
+    Route(
+        method="GET",
+        path="/lawyers",
+        handler=search,
+        summary="Find verified lawyers; a page may be short, only a null `nextCursor` is the end",
+        access=SIGNED_IN,
+        query=LawyersQuery,
+        response=Page[LawyerView],
+        tags=("lawyers",),
+    ),
+    Route(
+        method="GET",
+        path="/lawyer/{lawyer_id}",
+        handler=look_up,
+        summary="One lawyer",
+        access=SIGNED_IN,
+        response=LawyerView,
+        errors=(LawyerNotFound,),
+        tags=("lawyers",),
+    ),
+)
