@@ -1,0 +1,67 @@
+# The newcomer's path: `make run` and `make test` set themselves up in .venv; nothing else need be running.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TESTS ?= tests
+WORKERS ?= auto
+
+.PHONY: help run demo test test-quick check format bench lock e2e-client clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+
+$(VENV)/.python: ; @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "Python 3.11 or newer is needed; say where: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+# The package itself is built by the pinned build tools of the environment, so that nothing unpinned is fetched.
+$(VENV)/.run: $(VENV)/.python requirements/run.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# The npm client that app teams use, for the end-to-end tests. Without Node they say loudly that they are left out.
+tests/e2e/js/node_modules/.done: tests/e2e/js/package.json tests/e2e/js/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/e2e/js && npm ci --silent --no-audit --no-fund && touch node_modules/.done; \
+	else echo "NODE IS MISSING: the tests with the npm socket.io-client will be skipped" >&2; fi
+
+run: $(VENV)/.run ## serve on http://127.0.0.1:8000, on an embedded database in data/
+	$(BIN)/tarazu serve
+
+demo: $(VENV)/.run ## a whole paid consultation, live in the terminal
+	$(BIN)/tarazu demo
+
+test: $(VENV)/.dev tests/e2e/js/node_modules/.done ## all tests
+	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS)
+
+test-quick: $(VENV)/.dev ## all but the slow ones
+	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS) -m "not slow and not node"
+
+check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## the benchmarks, each a side-by-side ratio
+	$(BIN)/python -m bench
+
+lock: $(VENV)/.dev ## pin what pyproject.toml asks for, with hashes
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q --extra build -o requirements/run.txt
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q --extra build --group dev -o requirements/dev.txt
+
+clean: ## remove what make has made; the database in data/ stays
+	rm -rf $(VENV) tests/e2e/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
