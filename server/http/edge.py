@@ -1,0 +1,201 @@
+"""One pipeline for every route: who calls, what they say, run it once, answer."""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel
+
+from billing_engine.errors import BillingError, Unavailable
+from server.auth.model import Principal
+from server.errors import Forbidden, Unauthenticated
+from server.http.parsing import read_body, read_path, read_query
+from server.idempotency import Idempotency, IdempotencyRow, StoredAnswer
+from server.problems import status_of
+from server.routing import Access, Call, Reply, Route
+
+#: Turns an access token into its caller. Raises `Unauthenticated`, or `Unavailable` when that cannot be known now.
+Authenticate = Callable[[str], Awaitable[Principal]]
+
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+#: Who called and on which row of the table, for the log line of the request.
+CALLER: Final = web.RequestKey("caller", Principal)
+ROUTE: Final = web.RequestKey("route", Route)
+
+_BEARER: Final = re.compile(r"Bearer +([\x21-\x7e]{1,4096}) *", re.IGNORECASE)
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """An answer as it goes out."""
+
+    status: int
+    body: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Edge:
+    """Runs the rows of the table. Requests that move money go on when their client hangs up; `drain` waits for them."""
+
+    def __init__(
+        self,
+        *,
+        authenticate: Authenticate,
+        idempotency: Idempotency,
+        services: Any,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._authenticate = authenticate
+        self._idempotency = idempotency
+        self._services = services
+        self._new_id = new_id
+        self._running: set[asyncio.Task[Rendered]] = set()
+
+    def handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The aiohttp handler of one row."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            request[ROUTE] = route
+            return await self._handle(route, request)
+
+        return handle
+
+    async def drain(self) -> None:
+        """Wait until no money is moving for a client that may be gone."""
+        while self._running:
+            await asyncio.wait(set(self._running))
+
+    async def _handle(self, route: Route, request: web.Request) -> web.StreamResponse:
+        principal = await self._principal(route.access, request)
+        path = read_path(request.match_info)
+        query = read_query(request.query, route.query) if route.query is not None else None
+        body = await read_body(request, route.body) if route.body is not None else None
+        call = Call(
+            body=body,
+            query=query,
+            path=path,
+            principal=principal,
+            operation_id=self._new_id(),
+            services=self._services,
+            request_id=request[REQUEST_ID],
+            remote=request.remote or "",
+        )
+        if route.idempotent:
+            keys = request.headers.getall("Idempotency-Key", [])
+            # Two headers are one list (RFC 9110), and a list is no key: the comma and blank make it invalid.
+            rendered = await self._to_its_end(self._once(route, call, ", ".join(keys) if keys else None))
+        else:
+            rendered = _render(route, await route.handler(call))
+        return web.Response(
+            body=rendered.body.encode(),
+            status=rendered.status,
+            headers=rendered.headers,
+            content_type="application/json",
+            charset="utf-8",
+        )
+
+    async def _principal(self, access: Access, request: web.Request) -> Principal | None:
+        if access.public:
+            return None
+        header = request.headers.get("Authorization", "")
+        token = _BEARER.fullmatch(header)
+        if token is None:
+            raise Unauthenticated(presented=bool(header))
+        principal = await self._authenticate(token[1])
+        request[CALLER] = principal
+        structlog.contextvars.bind_contextvars(user_id=principal.user_id)
+        if principal.role not in access.roles:
+            raise Forbidden(role=principal.role)
+        return principal
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, Rendered]) -> Rendered:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: "asyncio.Task[Rendered]") -> None:
+        self._running.discard(task)
+        # Retrieved here too, for the case that its client has gone; the middleware logs what a client still hears.
+        if (
+            not task.cancelled()
+            and (error := task.exception()) is not None
+            and not isinstance(error, BillingError)
+        ):
+            _log.debug("money request failed", error=repr(error))
+
+    async def _once(self, route: Route, call: Call[Any, Any], key: str | None) -> Rendered:
+        if key is None:
+            return _render(route, await route.handler(call))
+        row = await self._idempotency.begin(
+            caller=call.principal.user_id if call.principal else "-",
+            route=route.name,
+            key=key,
+            fingerprint=_fingerprint(call),
+        )
+        if row.answer is not None:
+            return Rendered(row.answer.status, row.answer.body, {"Idempotency-Replayed": "true"})
+        try:
+            rendered = _render(route, await route.handler(_under(call, row.operation_id)))
+        except BaseException as exc:
+            await self._settle_failure(row, exc)
+            raise
+        try:
+            await self._idempotency.keep(row, StoredAnswer(rendered.status, rendered.body))
+        except Unavailable:
+            # It took effect and the client hears so. A retry runs again under the same operation id and finds it.
+            _log.warning("the answer of a request was not kept", row=row.id, exc_info=True)
+        return rendered
+
+    async def _settle_failure(self, row: IdempotencyRow, error: BaseException) -> None:
+        refused = status_of(type(error)) < 500
+        try:
+            await (self._idempotency.forget(row) if refused else self._idempotency.leave(row))
+        except Unavailable:
+            # The lease ends by itself.
+            _log.warning("an idempotency row was left to its lease", row=row.id, exc_info=True)
+
+
+def _under(call: Call[Any, Any], operation_id: str) -> Call[Any, Any]:
+    return Call(
+        body=call.body,
+        query=call.query,
+        path=call.path,
+        principal=call.principal,
+        operation_id=operation_id,
+        services=call.services,
+        request_id=call.request_id,
+        remote=call.remote,
+    )
+
+
+def _render(route: Route, answer: BaseModel | Reply) -> Rendered:
+    reply = answer if isinstance(answer, Reply) else Reply(answer)
+    return Rendered(
+        reply.status or route.status, reply.model.model_dump_json(by_alias=True), dict(reply.headers)
+    )
+
+
+def _fingerprint(call: Call[Any, Any]) -> str:
+    """Of what the request asks for, as it was understood: spelling and order of the JSON do not matter."""
+    asked = {
+        "path": dict(call.path),
+        "query": call.query.model_dump() if call.query is not None else None,
+        "body": call.body.model_dump() if call.body is not None else None,
+    }
+    # Not orjson: an amount may be an integer beyond 64 bits until the handler refuses it.
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=_exact).encode()).hexdigest()
+
+
+def _exact(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(type(value).__name__)

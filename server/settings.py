@@ -1,0 +1,278 @@
+"""Settings: the only reader of the environment. `.env.example` lists them all, with the same defaults."""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from billing_engine.errors import Invalid
+from billing_engine.money import ASSETS, Asset, parse_minor
+
+#: Signs tokens on a developer's machine. Everybody knows it, so production refuses it.
+DEVELOPMENT_SECRET: Final = "tarazu-development-secret-known-to-everybody"  # noqa: S105 (no secret)
+_SQLITE: Final = "sqlite:///"
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+#: Two names this alike are one name, misspelt.
+_ALIKE: Final = 0.85
+
+
+class AppEnv(StrEnum):
+    """Where this process runs."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+    TEST = "test"
+
+
+class SettingsInvalid(Exception):
+    """The environment does not make a server; `problems` names each variable and what is wrong with it."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+class Settings(BaseSettings):
+    """Every setting, checked. A variable's name is the field's in upper case; an empty one counts as not set."""
+
+    model_config = SettingsConfigDict(
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    app_env: AppEnv = AppEnv.DEVELOPMENT
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = "console"
+
+    database_url: str = "sqlite:///data/tarazu.db"
+    sqlite_synchronous: Literal["FULL", "NORMAL", "OFF"] = "FULL"
+    store_timeout_seconds: Annotated[Decimal, Field(gt=0, le=30)] = Decimal(1)
+    redis_url: str = ""
+
+    jwt_secret: SecretStr = SecretStr(DEVELOPMENT_SECRET)
+    jwt_issuer: Annotated[str, Field(min_length=1)] = "tarazu"
+    jwt_audience: Annotated[str, Field(min_length=1)] = "tarazu"
+    access_token_minutes: Annotated[int, Field(ge=1, le=1_440)] = 15
+    refresh_token_days: Annotated[int, Field(ge=1, le=365)] = 30
+    refresh_grace_seconds: Annotated[int, Field(ge=0, le=60)] = 10
+    bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 12
+    admin_email: str = ""
+    admin_password: SecretStr = SecretStr("")
+
+    timezone: str = "Asia/Kolkata"
+    currency: Literal["INR", "USD"] = "INR"
+    tick_seconds: Annotated[int, Field(ge=1, le=3_600)] = 10
+    lead_seconds: Annotated[int, Field(ge=2, le=60)] = 3
+    min_balance: str = "50.00"
+    min_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    commission_percent: str = "0"
+    abandon_seconds: Annotated[int, Field(ge=10, le=86_400)] = 120
+    recharge_min: str = "1.00"
+    recharge_max: str = "100000.00"
+    payment_gateway: Literal["simulated"] = "simulated"
+
+    @property
+    def asset(self) -> Asset:
+        """The currency of consultations and wallets."""
+        return ASSETS[self.currency]
+
+    @property
+    def min_balance_minor(self) -> int:
+        """`MIN_BALANCE` in smallest units."""
+        return parse_minor(self.min_balance, self.asset)
+
+    @property
+    def recharge_min_minor(self) -> int:
+        """`RECHARGE_MIN` in smallest units."""
+        return parse_minor(self.recharge_min, self.asset)
+
+    @property
+    def recharge_max_minor(self) -> int:
+        """`RECHARGE_MAX` in smallest units."""
+        return parse_minor(self.recharge_max, self.asset)
+
+    @property
+    def commission_bp(self) -> int:
+        """`COMMISSION_PERCENT` in hundredths of a percent."""
+        return _hundredths(self.commission_percent)
+
+    @property
+    def store_timeout_ms(self) -> int:
+        """`STORE_TIMEOUT_SECONDS` in milliseconds."""
+        return int(self.store_timeout_seconds * 1000)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Where a day begins."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The database file: `sqlite:///relative` or `sqlite:////absolute`."""
+        return Path(self.database_url.removeprefix(_SQLITE))
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            scheme, _, rest = origin.partition("://")
+            if scheme not in {"http", "https"} or not rest or "/" in rest or "*" in rest:
+                raise ValueError(f"{origin!r} is no origin such as https://app.example.com")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_store(cls, value: str) -> str:
+        if not value.startswith(_SQLITE) or value == _SQLITE or ":memory:" in value:
+            raise ValueError("must be sqlite:///path/to/file.db")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as exc:
+            raise ValueError(f"{value!r} is no time zone such as Asia/Kolkata") from exc
+        return value
+
+    @field_validator("min_balance", "recharge_min", "recharge_max")
+    @classmethod
+    def _exact_amount(cls, value: str, info: ValidationInfo) -> str:
+        asset = ASSETS[info.data.get("currency", "INR")]
+        try:
+            amount_minor = parse_minor(value, asset)
+        except Invalid as exc:
+            raise ValueError(exc.facts["problem"]) from exc
+        if amount_minor < 0:
+            raise ValueError("must not be negative")
+        return value
+
+    @field_validator("commission_percent")
+    @classmethod
+    def _exact_percent(cls, value: str) -> str:
+        _hundredths(value)
+        return value
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value().encode()) < 32:
+            raise ValueError("must have at least 32 bytes, such as `openssl rand -base64 48` gives")
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> "Settings":
+        problems = [
+            *self._at_odds(),
+            *(self._unfit_for_production() if self.app_env is AppEnv.PRODUCTION else []),
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _at_odds(self) -> Iterable[str]:
+        if self.recharge_min_minor > self.recharge_max_minor:
+            yield "RECHARGE_MIN: must not be above RECHARGE_MAX"
+        if self.lead_seconds < 2 * self.store_timeout_seconds:
+            # A slice must last over a write that times out and its retry (LEDGER 3).
+            yield "LEAD_SECONDS: must be at least twice STORE_TIMEOUT_SECONDS"
+        if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):
+            yield "ADMIN_EMAIL: set it together with ADMIN_PASSWORD, or neither"
+
+    def _unfit_for_production(self) -> Iterable[str]:
+        if self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET:
+            yield "JWT_SECRET: the development secret is refused when APP_ENV=production"
+        if self.payment_gateway == "simulated":
+            yield "PAYMENT_GATEWAY: the simulated gateway is refused when APP_ENV=production"
+        if self.bcrypt_cost < 10:
+            yield "BCRYPT_COST: must be at least 10 when APP_ENV=production"
+        if self.sqlite_synchronous == "OFF":
+            yield "SQLITE_SYNCHRONOUS: OFF loses acknowledged money when APP_ENV=production"
+
+    def warnings(self) -> Iterable[str]:
+        """What works and is still not wise."""
+        if self.host not in _LOOPBACK and self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET:
+            yield "JWT_SECRET: everybody who reaches HOST can sign tokens with the development secret"
+        if self.redis_url:
+            yield "REDIS_URL: this version locks inside its own process and leaves Redis alone"
+
+
+def variables() -> tuple[str, ...]:
+    """The names of all settings as environment variables."""
+    return tuple(name.upper() for name in Settings.model_fields)
+
+
+def load_settings(env_file: str | Path | None = ".env") -> Settings:
+    """The settings from the environment, and below it from `env_file` if that exists.
+
+    Raises:
+        SettingsInvalid: naming every variable that is wrong.
+    """
+    try:
+        return Settings(_env_file=env_file)
+    except ValidationError as exc:
+        raise SettingsInvalid(tuple(_named(exc))) from exc
+
+
+def misspelt(
+    environ: Mapping[str, str] | None = None, env_file: str | Path | None = ".env"
+) -> tuple[str, ...]:
+    """Warnings about variables that look as if they were meant for us and are not read.
+
+    Everything in the file is meant for us; of the environment, what is nearly the name of a setting.
+    """
+    known = variables()
+    in_file = set(dotenv_values(env_file)) if env_file is not None and Path(env_file).is_file() else set()
+    warnings = []
+    for name in sorted(in_file | set(os.environ if environ is None else environ)):
+        if name.upper() in known:
+            continue
+        plain = name.upper().removeprefix("TARAZU_")
+        near = difflib.get_close_matches(plain, known, n=1, cutoff=_ALIKE)
+        if near or name in in_file:
+            warnings.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return tuple(warnings)
+
+
+def _named(error: ValidationError) -> Iterable[str]:
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        message = item["msg"].removeprefix("Value error, ")
+        if item["loc"]:
+            yield f"{str(item['loc'][0]).upper()}: {message}"
+        else:
+            yield from message.split("\n")
+
+
+def _hundredths(percent: str) -> int:
+    """Hundredths of a percent in `percent`, exactly. Raises ValueError outside 0 to 100 with at most two decimals."""
+    whole, _, decimals = percent.partition(".")
+    if not (whole.isascii() and whole.isdigit() and len(whole) <= 3 and len(decimals) <= 2):
+        raise ValueError("must be a percentage from 0 to 100 with at most two decimals")
+    if "." in percent and not (decimals.isascii() and decimals.isdigit()):
+        raise ValueError("must be a percentage from 0 to 100 with at most two decimals")
+    hundredths = int(whole) * 100 + int(decimals.ljust(2, "0"))
+    if hundredths > 10_000:
+        raise ValueError("must be a percentage from 0 to 100 with at most two decimals")
+    return hundredths
