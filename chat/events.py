@@ -78,7 +78,7 @@ class SendMessage(Payload):
 
 class MessageDelivered(Payload):
     message_id: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
-    upto_seq: Annotated[Seq | None, Field(validate_default=True)] = None
+    upto_seq: Seq | None = Field(default=None, validate_default=True)
 
     @field_validator("upto_seq")
     @classmethod
@@ -337,4 +337,12 @@ def parse(schema: type[P], payload: object) -> P:
 def _fields_of(error: ValidationError) -> list[tuple[str, str]]:
     # Never the input itself: it may be long, secret, or not even encodable.
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    return [(".".join(map(str, problem["loc"])) or "payload", problem["msg"]) for problem in problems]
+    # A missing field is reported under its Python name, a wrong one under the name it came with: clients see
+    # one.
+    return [
+        (
+            ".".join(to_camel(part) if isinstance(part, str) else str(part) for part in problem["loc"]),
+            problem["msg"],
+        )
+        for problem in problems
+    ]

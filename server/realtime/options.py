@@ -23,6 +23,8 @@ class SocketOptions:
     #: Above this, or without taking anything for so long, a client is cut off.
     cut_bytes: int = 1024 * 1024
     stall_s: float = 20
+    #: How long a client has for a burst above `cut_bytes` before it is cut off.
+    burst_s: float = 0.5
     sweep_interval_s: float = 2
     #: Events of one connection that may wait, and that may be under way.
     inbox_waiting: int = WAITING

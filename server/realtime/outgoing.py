@@ -14,6 +14,10 @@ class Outgoing(asyncio.Queue[Any]):
     def __init__(self) -> None:
         super().__init__()
         self.held_bytes = 0
+        #: Somebody will look soon whether this client takes what waits.
+        self.suspected = False
+        #: The client is being cut off: nothing more is queued.
+        self.given_up = False
         self._progress_at_s = 0.0
 
     def _put(self, item: Any) -> None:

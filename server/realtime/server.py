@@ -14,6 +14,7 @@ from socketio import packet as sio_packet
 from server.realtime import codec
 from server.realtime.engine import Engine
 from server.realtime.options import SocketOptions
+from server.realtime.outgoing import Outgoing
 from server.realtime.rooms import IndexedManager
 
 log = structlog.get_logger(__name__)
@@ -25,6 +26,8 @@ _RESERVED: Final = frozenset({"connect", "disconnect"})
 _MAX_ATTACHMENTS: Final = 4
 _BINARY: Final = re.compile(r"[56](\d+)-")
 _EVENT_WITH_ID: Final = re.compile(r"2(?:/[^,]*,)?(\d{1,15})(?!\d)")
+#: How many times the limit may wait for a client in one burst.
+_BURST: Final = 4
 _NOT_JSON: Final = {
     "ok": False,
     "error": {
@@ -62,11 +65,27 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
         if socket is None or socket.closed or socket.closing:
             return
         queue = socket.queue
-        if ephemeral and queue.held_bytes > self._options.shed_bytes:
-            self.shed += 1
+        if queue.given_up or (ephemeral and queue.held_bytes > self._options.shed_bytes):
+            self.shed += ephemeral
             return
         queue.put_nowait(packet)
         if queue.held_bytes > self._options.cut_bytes:
+            self._lags(eio_sid, queue)
+
+    def _lags(self, eio_sid: str, queue: Outgoing) -> None:
+        """Too much waits. A burst is no proof: who reads has taken it a moment later. Who does not is cut
+        off.
+        """
+        if queue.held_bytes > _BURST * self._options.cut_bytes:
+            self._cut_if_lagging(eio_sid, queue)
+        elif not queue.suspected:
+            queue.suspected = True
+            asyncio.get_running_loop().call_later(self._options.burst_s, self._cut_if_lagging, eio_sid, queue)
+
+    def _cut_if_lagging(self, eio_sid: str, queue: Outgoing) -> None:
+        queue.suspected = False
+        if queue.held_bytes > self._options.cut_bytes and not queue.given_up:
+            queue.given_up = True
             self.cut += 1
             log.info("slow_client_cut", held_bytes=queue.held_bytes)
             self.eio.abort(eio_sid)
@@ -80,19 +99,24 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
     # --- in ---
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
+        if self._breaks_protocol(eio_sid, data):
+            self.eio.abort(eio_sid)
+            return
         try:
-            self._refuse_many_attachments(data)
             await super()._handle_eio_message(eio_sid, data)
         except Exception as exc:  # noqa: BLE001  whatever a client can send must not fill our log with tracebacks
             log.info("bad_packet", error=type(exc).__name__)
             if not await self._answer_bad_json(eio_sid, data):
                 self.eio.abort(eio_sid)
 
-    @staticmethod
-    def _refuse_many_attachments(data: Any) -> None:
+    def _breaks_protocol(self, eio_sid: str, data: Any) -> bool:
+        """Attachments by the million, and text where an announced attachment is due."""
+        if isinstance(data, bytes):
+            return False
         binary = _BINARY.match(data) if isinstance(data, str) else None
-        if binary and int(binary[1][:9]) > _MAX_ATTACHMENTS:
-            raise ValueError("too many attachments")
+        return eio_sid in self._binary_packet or (
+            binary is not None and int(binary[1][:9]) > _MAX_ATTACHMENTS
+        )
 
     async def _answer_bad_json(self, eio_sid: str, data: Any) -> bool:
         """An event whose payload cannot be read is still owed its one acknowledgement."""

@@ -53,13 +53,15 @@ class RoomTransport:
             task.add_done_callback(self._closing.discard)
 
     async def close_socket(self, eio_sid: str, *, final: bool) -> None:
-        """Send what is queued, then the library's goodbyes, then close; a client that does not go is cut off."""
+        """Send what is queued, then the library's goodbye, then close; a client that does not go is cut off."""
         socket = self._server.eio.sockets.get(eio_sid)
         if socket is None:
             return
         if final:
             # The client's library takes this for "do not come back"; a closed transport it would reconnect.
             self._server.enqueue(eio_sid, eio_packet.Packet(eio_packet.MESSAGE, str(sio_packet.DISCONNECT)))
-        await socket.close(wait=False)
+        # No Engine.IO CLOSE packet: python-socketio's client takes it for "do not come back", whatever we
+        # mean.
+        await socket.close(wait=False, abort=True, reason=self._server.eio.reason.SERVER_DISCONNECT)
         socket.queue.put_nowait(None)  # after the last packet the writer ends and closes the WebSocket
         asyncio.get_running_loop().call_later(self._goodbye_s, self._server.eio.abort, eio_sid)

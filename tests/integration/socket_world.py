@@ -1,7 +1,7 @@
 """A real aiohttp server with the real socket server and message store on a loopback port, and clients for it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +158,18 @@ async def world(tmp_path: Path, options: SocketOptions | None = None) -> AsyncIt
             await runner.cleanup()
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that has no event of its own: the server's tidying up."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  there is nothing to wait on
+            await asyncio.sleep(0.005)
+
+
+async def gone(w: World, *, left: int = 0) -> None:
+    """Until no more than `left` sockets are open."""
+    await until(lambda: len(w.realtime) <= left)
+
+
 class Raw:
     """A bare WebSocket, for what a proper client library would never send."""
 
@@ -191,5 +203,8 @@ class Raw:
 @asynccontextmanager
 async def raw(port: int, headers: Iterable[tuple[str, str]] = (), **options: Any) -> AsyncIterator[Raw]:
     url = f"http://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket"
-    async with aiohttp.ClientSession() as session, session.ws_connect(url, headers=dict(headers), **options) as ws:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, headers=dict(headers), **options) as ws,
+    ):
         yield Raw(ws)

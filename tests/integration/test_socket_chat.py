@@ -1,13 +1,12 @@
 """The way of a message over real sockets: join, send, delivered, seen, and who hears of it."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from chat.events import CLIENT_EVENTS, SERVER_EVENTS
-from tests.integration.socket_world import LAWYER, SESSION, STRANGER, USER, World, world
+from tests.integration.socket_world import LAWYER, SESSION, STRANGER, USER, World, until, world
 
 
 @pytest.fixture
@@ -111,7 +110,11 @@ async def test_a_stranger_is_told_that_there_is_no_such_session(w: World, event:
     none = await stranger.call(event, {"sessionId": "ses_none", **extra})
 
     assert theirs == none
-    assert (theirs["ok"], theirs["error"]["code"], theirs["error"]["retryable"]) == (False, "NOT_FOUND", False)
+    assert (theirs["ok"], theirs["error"]["code"], theirs["error"]["retryable"]) == (
+        False,
+        "NOT_FOUND",
+        False,
+    )
     assert await w.store.last_seq(SESSION) == 0
     ack = await lawyer.call("send_message", {"sessionId": SESSION, "body": "still alone?"})
     assert ack["seq"] == 1
@@ -280,7 +283,9 @@ async def test_a_receipt_that_changes_nothing_is_told_to_nobody(w: World) -> Non
     assert len(user.told("message_status")) == 1
 
 
-@pytest.mark.parametrize("message_id", ["ses_1:000000002", "ses_2:000000001", "nonsense", "ses_1:1", "ses_1:00000000x"])
+@pytest.mark.parametrize(
+    "message_id", ["ses_1:000000002", "ses_2:000000001", "nonsense", "ses_1:1", "ses_1:00000000x"]
+)
 async def test_a_receipt_for_a_message_that_does_not_exist_is_refused(w: World, message_id: str) -> None:
     lawyer = await w.joined(LAWYER)
     await w.store.append(session_id=SESSION, sender_id=USER, client_msg_id="1", body="one", at_ms=1)
@@ -321,8 +326,4 @@ async def test_watching_knows_who_is_connected(w: World) -> None:
     user = await w.connect(USER)
     assert w.realtime.push.watching(USER)
     await user.sio.disconnect()
-    async with asyncio.timeout(5):
-        while w.realtime.push.watching(USER):
-            await asyncio.sleep(0.01)
-
-
+    await until(lambda: not w.realtime.push.watching(USER))

@@ -62,7 +62,7 @@ FROM conversations WHERE session_id = ?
 _MESSAGE: Final = "SELECT seq, by_user, client_msg_id, body, created_at_ms FROM messages"
 #: By side: the lawyer's marks, the user's.
 _RAISE: Final = tuple(
-    f"UPDATE conversations SET {side}_delivered = ?, {side}_seen = ?, last_at_ms = ?, "  # noqa: S608  our own words
+    f"UPDATE conversations SET {side}_delivered = ?, {side}_seen = ?, last_at_ms = ?, "
     "evidence_ms = CASE WHEN ? THEN ? ELSE evidence_ms END WHERE session_id = ?"
     for side in ("lawyer", "user")
 )
