@@ -5,8 +5,8 @@ of its own, exactly the steps that MongoDB will take: the tests drive both.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -22,6 +22,8 @@ from server.storage.ledger_codec import (
     transfers_to_json,
 )
 from server.storage.sqlite.engine import Lane, SqliteDatabase
+
+T = TypeVar("T")
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS ledger_accounts (
@@ -91,6 +93,8 @@ _INSERT_ENTRY: Final = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
 )
 _INSERT_TRANSFER: Final = "INSERT INTO ledger_transfers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+#: What a number beyond 64 bits, a text that is no Unicode and a fact that is no JSON raise before anything is written.
+_UNSAYABLE: Final = (OverflowError, TypeError, ValueError)
 #: SQLite's default limit of bound variables is 32,766 (since 3.32); a batch has at most 1,000 commands.
 _CHUNK: Final = 500
 
@@ -158,10 +162,10 @@ class SqliteLedgerStore:
         def work(conn: sqlite3.Connection) -> list[tuple[str, str]]:
             found = conn.execute("SELECT id, holds FROM ledger_accounts WHERE holds IS NOT NULL")
             return [
-                (id_, hold["id"])
+                (id_, hold_id)
                 for id_, raw in found
-                for hold in orjson.loads(raw)
-                if hold["id"].startswith(prefix)
+                for hold_id in holds_of_json(orjson.loads(raw))
+                if hold_id.startswith(prefix)
             ]
 
         return await self._db.scan(work)
@@ -195,10 +199,10 @@ class SqliteLedgerStore:
         (balance,) = await self._db.scan(lambda conn: conn.execute(sql, (account_id,)).fetchone())
         return int(balance)
 
-    async def _guarded(self, work: Any) -> Any:
+    async def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return await self._db.write(Lane.LEDGER, work)
-        except sqlite3.IntegrityError as exc:
+        except (sqlite3.IntegrityError, *_UNSAYABLE) as exc:
             raise InvariantBroken(rule="the store refuses this write", cause=str(exc)) from exc
 
 
@@ -263,7 +267,7 @@ def row_of(raw: tuple[Any, ...]) -> Row:
         day,
         facts,
         applied,
-        credits,
+        credited,
     ) = raw
     entry = Entry(
         key=key,
@@ -280,7 +284,7 @@ def row_of(raw: tuple[Any, ...]) -> Row:
         day=day,
         facts=orjson.loads(facts),
     )
-    return Row(entry, bool(applied), orjson.loads(credits))
+    return Row(entry, bool(applied), orjson.loads(credited))
 
 
 def _versioned(raw: tuple[Any, ...]) -> Versioned:
@@ -302,13 +306,11 @@ def _versioned(raw: tuple[Any, ...]) -> Versioned:
 def _swap_each(conn: sqlite3.Connection, writes: Sequence[Write]) -> list[str]:
     """Compare-and-set each; the accounts that were not as expected."""
     changed = [_update_args(write) for write in writes if write.expected]
-    moved = []
+    moved: list[str] = []
     # The usual case in one call; only if a version had moved is it worth finding out whose.
-    if conn.executemany(_UPDATE, changed).rowcount not in (len(changed), -1):
-        for args in changed:
-            if conn.execute("SELECT 1 FROM ledger_accounts WHERE id = ? AND version = ?", (args[7], args[2])).fetchone():
-                continue
-            moved.append(args[7])
+    if changed and conn.executemany(_UPDATE, changed).rowcount != len(changed):
+        written = "SELECT 1 FROM ledger_accounts WHERE id = ? AND version = ?"
+        moved = [args[7] for args in changed if not conn.execute(written, (args[7], args[2])).fetchone()]
     for expected, version, account in writes:
         if not expected:
             state = (account.posted, account.held, version, account.seq, *_documents(account))
@@ -373,11 +375,7 @@ def _require_same(
     conn: sqlite3.Connection, entry: Entry, *, applied: bool, credits_after: Mapping[str, int]
 ) -> None:
     stored = load_rows(conn, [entry.key])[entry.key]
-    if (stored.entry.account, stored.entry.seq, stored.entry.transfers) != (
-        entry.account,
-        entry.seq,
-        entry.transfers,
-    ):
+    if _text(entry_to_json(stored.entry)) != _text(entry_to_json(entry)):
         raise InvariantBroken(rule="a key ends once", key=entry.key)
     if applied and not stored.applied:
         conn.execute(
