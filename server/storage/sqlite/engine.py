@@ -187,6 +187,7 @@ class SqliteDatabase:
             FileExistsError: `target` exists.
             StoreUnavailable: the copy could not be made; nothing is left at `target`.
         """
+        self.read(lambda _: None)  # raises when the database is closed
         try:
             await asyncio.to_thread(backup_to, self.path, target)
         except FileExistsError:

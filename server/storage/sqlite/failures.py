@@ -58,9 +58,10 @@ def for_caller(exc: BaseException) -> BaseException:
     """What the caller of a piece of work gets to see for `exc`."""
     if is_trouble(exc):
         return unavailable(exc)
-    if isinstance(exc, StopIteration):
-        # A future refuses StopIteration, and the refusal would cost the whole batch its answers.
-        wrapped = RuntimeError("the work raised StopIteration")
+    if isinstance(exc, StopIteration) or not isinstance(exc, Exception):
+        # A future refuses StopIteration, which would cost the whole batch its answers; and work in another thread
+        # cannot end the event loop or cancel a task of it.
+        wrapped = RuntimeError(f"the work raised {type(exc).__name__}")
         wrapped.__cause__ = exc
         return wrapped
     return exc

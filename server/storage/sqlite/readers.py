@@ -86,12 +86,17 @@ def _snapshot(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection
     try:
         connection.execute("BEGIN")
         try:
-            return work(connection)
+            value = work(connection)
         finally:
-            # Also ends a statement that the work left half read; an old snapshot would hide later commits.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
     except sqlite3.Error as exc:
         if is_trouble(exc):
             raise StoreUnavailable from exc
         raise
+    if isinstance(value, sqlite3.Cursor):
+        # A statement left half read outlives the ROLLBACK: the connection would go on seeing this snapshot, and
+        # every later read would miss what was committed since, without a word.
+        value.close()
+        raise TypeError("the work must fetch its rows, not return the cursor")
+    return value

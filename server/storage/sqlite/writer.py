@@ -240,12 +240,12 @@ class Writer:
     def _fail_all(self, cause: BaseException) -> None:
         """The writer has ended for good. Runs on the loop, as submissions do: none slips in between."""
         self._accepting = False
-        waiting, self._round = self._round, deque()
-        while waiting:
-            for _work, future in waiting:
+        # Not only what was taken: whoever heard of the lost batch first may have submitted again by now.
+        while self._round or self._lanes:
+            for _work, future in self._round:
                 if not future.done():
                     future.set_exception(unavailable(cause))
-            waiting = self._lanes.take()
+            self._round = self._lanes.take()
         self._on_fatal(cause)
 
 
