@@ -12,7 +12,6 @@ import socketio
 from aiohttp import web
 
 from chat.errors import Unauthenticated
-from chat.news import SessionNews
 from chat.ports import Principal
 from chat.service import ChatService
 from server.realtime import Realtime, SocketOptions
@@ -73,7 +72,6 @@ class World:
     store: SqliteMessageStore
     gate: Gate
     clock: ManualClock
-    news: SessionNews
     runner: web.AppRunner
     clients: list[socketio.AsyncClient] = field(default_factory=list)
 
@@ -147,8 +145,7 @@ async def world(tmp_path: Path, options: SocketOptions | None = None) -> AsyncIt
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        news = SessionNews(store=store, push=realtime.push)
-        the_world = World(f"http://127.0.0.1:{port}", port, realtime, chat, store, gate, clock, news, runner)
+        the_world = World(f"http://127.0.0.1:{port}", port, realtime, chat, store, gate, clock, runner)
         await the_world.open()
         try:
             yield the_world
