@@ -5,7 +5,6 @@ Input is validated strictly ("5" is no integer, true is no 1), names are camelCa
 
 import base64
 import binascii
-import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from server.auth.model import email_problem, password_problem
 from server.errors import ValidationFailed
 
 
@@ -56,17 +56,15 @@ def _plain(text: str) -> str:
     return text
 
 
-#: The local part without quoting, the domain with at least one dot, in LDH labels: what people have, not all that RFC 5321 allows.
-_EMAIL: Final = re.compile(
-    r"[^\s@\"(),:;<>\[\]\\.]+(\.[^\s@\"(),:;<>\[\]\\.]+)*@([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}",
-    re.IGNORECASE,
-)
-
-
 def _email(text: str) -> str:
-    text = unicodedata.normalize("NFC", text)
-    if not _EMAIL.fullmatch(text) or len(text.partition("@")[0].encode()) > 64:
-        raise ValueError("must be an email address such as name@example.com")
+    if (problem := email_problem(text)) is not None:
+        raise ValueError(problem)
+    return text
+
+
+def _new_password(text: str) -> str:
+    if (problem := password_problem(text)) is not None:
+        raise ValueError(problem)
     return text
 
 
@@ -76,6 +74,8 @@ Name = Annotated[
 ]
 #: An address as the person writes it; two that differ in case only are one account (`server.auth.model.email_key`).
 Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=254), AfterValidator(_email)]
+#: A password being set. One being tried is a plain string: whatever does not fit is simply wrong.
+NewPassword = Annotated[str, StringConstraints(min_length=8, max_length=72), AfterValidator(_new_password)]
 #: A reference to something of ours. Whether it exists is found out later.
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_plain)]
 #: Put it on an enum field of a request: strict mode would want the member, and the wire has its value.

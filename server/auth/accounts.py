@@ -1,0 +1,162 @@
+"""Accounts: open one, find one, check its password (SPEC 2)."""
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from billing_engine.clock import Clock
+from server.auth.errors import AccountDisabled, EmailTaken, WrongCredentials
+from server.auth.model import Account, Profession, Role, email_key, email_problem, password_problem
+from server.auth.passwords import Passwords
+from server.auth.ports import AccountRows
+from server.errors import ValidationFailed
+
+_log = structlog.get_logger(__name__)
+_NAME_LENGTH = range(1, 121)
+
+
+class Accounts:
+    """Who may log in. It is the people room's `Accounts` port too."""
+
+    def __init__(
+        self, *, rows: AccountRows, passwords: Passwords, clock: Clock, new_id: Callable[[], str]
+    ) -> None:
+        self._rows = rows
+        self._passwords = passwords
+        self._clock = clock
+        self._new_id = new_id
+
+    async def create(
+        self,
+        *,
+        email: str,
+        password: str,
+        name: str,
+        role: Role,
+        profession: Profession | None = None,
+        company_name: str | None = None,
+        account_id: str | None = None,
+    ) -> Account:
+        """Open an account. It exists from the moment its address is claimed.
+
+        Raises:
+            ValidationFailed: names every field that is not valid.
+            EmailTaken: another account has the address, in any case of its letters; there is no new account.
+            PasswordsBusy: nothing was done.
+            StoreUnavailable: the account may exist; registering again then says `EmailTaken`, and logging in works.
+        """
+        email, name = email.strip(), name.strip()
+        _check(
+            email=email,
+            password=password,
+            name=name,
+            role=role,
+            profession=profession,
+            company_name=company_name,
+        )
+        key = email_key(email)
+        if await self._rows.of_email(key) is not None:
+            raise EmailTaken
+        account = Account(
+            id=account_id or self._new_id(),
+            email=email,
+            name=name,
+            role=role,
+            password_hash=await self._passwords.hash(password),
+            created_at_ms=self._clock.now_ms(),
+            profession=profession,
+            company_name=company_name,
+        )
+        # The claim comes second, so that it never points at nobody. A crash between the two leaves an account without an
+        # address: nobody can log in to it, and registering again with the same address works.
+        await self._rows.add(account)
+        if not await self._rows.claim_email(key, account.id):
+            await self._rows.drop(account.id)
+            raise EmailTaken
+        return account
+
+    async def create_lawyer(self, *, lawyer_id: str, email: str, password: str, name: str) -> None:
+        """Open the account with the role LAWYER under this id. Raises what `create` raises."""
+        await self.create(email=email, password=password, name=name, role=Role.LAWYER, account_id=lawyer_id)
+
+    async def create_admin(self, *, email: str, password: str, name: str) -> Account:
+        """Open an admin's account, for the command line. Raises what `create` raises."""
+        return await self.create(email=email, password=password, name=name, role=Role.ADMIN)
+
+    async def ensure_first_admin(self, *, email: str, password: str) -> Account | None:
+        """At start-up: make the first admin where there is none yet; None if nothing was to do. Safe in many processes at once.
+
+        Raises:
+            ValidationFailed: the configured address or password is not valid.
+        """
+        if not email or await self._rows.has_admin():
+            return None
+        try:
+            admin = await self.create_admin(email=email, password=password, name="Admin")
+        except EmailTaken:
+            known = await self._rows.of_email(email_key(email))
+            if known is None or known.role is not Role.ADMIN:
+                _log.warning("ADMIN_EMAIL belongs to an account that is no admin; there is no admin yet")
+            return None
+        _log.info("first admin made", user_id=admin.id)
+        return admin
+
+    async def log_in(self, *, email: str, password: str) -> Account:
+        """The account with this address and password. Takes the same time whichever of the two is wrong.
+
+        Raises:
+            WrongCredentials: no such address, or not its password.
+            AccountDisabled: both are right.
+            PasswordsBusy: nothing was checked.
+        """
+        account = await self._rows.of_email(email_key(email))
+        if (
+            not await self._passwords.matches(password, account.password_hash if account else None)
+            or account is None
+        ):
+            raise WrongCredentials
+        if account.is_disabled:
+            raise AccountDisabled
+        return account
+
+    async def get(self, account_id: str) -> Account | None:
+        """The account, disabled or not."""
+        return await self._rows.get(account_id)
+
+    async def emails(self, ids: Sequence[str]) -> dict[str, str]:
+        """The address by id, for those ids that have an account."""
+        return {id_: account.email for id_, account in (await self._rows.get_many(ids)).items()}
+
+
+def _check(
+    *,
+    email: str,
+    password: str,
+    name: str,
+    role: Role,
+    profession: Profession | None,
+    company_name: str | None,
+) -> None:
+    problems = [
+        ("email", email_problem(email)),
+        ("password", password_problem(password)),
+        (
+            "name",
+            None
+            if len(name) in _NAME_LENGTH and name.isprintable()
+            else "must be 1 to 120 printable characters",
+        ),
+        ("profession", _only_for(Role.FREELANCER, role, profession)),
+        ("companyName", _only_for(Role.COMPANY, role, company_name)),
+    ]
+    found = [(field, problem) for field, problem in problems if problem is not None]
+    if found:
+        raise ValidationFailed(found)
+
+
+def _only_for(owner: Role, role: Role, value: object) -> str | None:
+    if role is owner and value is None:
+        return f"is required for the role {owner}"
+    if role is not owner and value is not None:
+        return f"is only for the role {owner}"
+    return None

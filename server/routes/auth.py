@@ -1,0 +1,219 @@
+"""Identity: register, log in, refresh, log out, who am I (SPEC 2)."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import StringConstraints
+
+from server.auth.accounts import Accounts
+from server.auth.errors import AccountDisabled, EmailTaken, PasswordsBusy, RefreshRefused, WrongCredentials
+from server.auth.model import Account, Profession, Role, TokenPair
+from server.auth.sign_ins import SignIns
+from server.errors import Unauthenticated, ValidationFailed
+from server.routing import PUBLIC, SIGNED_IN, Call, Route
+from server.wire import Email, FromValue, Name, NewPassword, WireModel
+
+#: Longer than any password can be, so that a wrong one is refused as wrong and not as long.
+_Tried = Annotated[str, StringConstraints(max_length=1_024)]
+
+
+class RegisterBody(WireModel):
+    """A new account. FREELANCER takes `profession`, COMPANY takes `companyName`."""
+
+    email: Email
+    password: NewPassword
+    name: Name
+    role: Annotated[Role, FromValue] = Role.USER
+    profession: Annotated[Profession, FromValue] | None = None
+    company_name: Name | None = None
+
+
+class LoginBody(WireModel):
+    """What proves who somebody is."""
+
+    email: Annotated[str, StringConstraints(max_length=254)]
+    password: _Tried
+
+
+class RefreshBody(WireModel):
+    """The refresh token, as it was given."""
+
+    refresh_token: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+
+class LogoutBody(WireModel):
+    """`everywhere` ends every log-in of the caller."""
+
+    everywhere: bool = False
+
+
+class AccountView(WireModel):
+    """An account, to its owner."""
+
+    id: str
+    email: str
+    name: str
+    role: Role
+    profession: Profession | None = None
+    company_name: str | None = None
+
+    @classmethod
+    def of(cls, account: Account) -> "AccountView":
+        return cls(
+            id=account.id,
+            email=account.email,
+            name=account.name,
+            role=account.role,
+            profession=account.profession,
+            company_name=account.company_name,
+        )
+
+
+class TokensView(WireModel):
+    """An access token, its lifetime in seconds, and the refresh token that follows the one used."""
+
+    access_token: str
+    refresh_token: str
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 (the name of the scheme)
+    expires_in: int
+
+    @classmethod
+    def of(cls, pair: TokenPair) -> "TokensView":
+        return cls(
+            access_token=pair.access_token, refresh_token=pair.refresh_token, expires_in=pair.expires_in_s
+        )
+
+
+class SignedInView(TokensView):
+    """The account with its first tokens."""
+
+    user: AccountView
+
+    @classmethod
+    def beside(cls, account: Account, pair: TokenPair) -> "SignedInView":
+        return cls(
+            user=AccountView.of(account),
+            access_token=pair.access_token,
+            refresh_token=pair.refresh_token,
+            expires_in=pair.expires_in_s,
+        )
+
+
+class LogoutView(WireModel):
+    """What was ended."""
+
+    ok: Literal[True] = True
+    everywhere: bool
+
+
+def _accounts(call: Call[Any, Any]) -> Accounts:
+    accounts: Accounts = call.services.accounts
+    return accounts
+
+
+def _sign_ins(call: Call[Any, Any]) -> SignIns:
+    sign_ins: SignIns = call.services.sign_ins
+    return sign_ins
+
+
+async def register(call: Call[RegisterBody, None]) -> SignedInView:
+    """Open an account and log in to it."""
+    body = call.body
+    if body.role is Role.LAWYER:
+        raise ValidationFailed([("role", "lawyers register at POST /lawyer/register")])
+    if body.role is Role.ADMIN:
+        raise ValidationFailed([("role", "must be USER, FREELANCER or COMPANY")])
+    account = await _accounts(call).create(
+        email=body.email,
+        password=body.password,
+        name=body.name,
+        role=body.role,
+        profession=body.profession,
+        company_name=body.company_name,
+    )
+    return SignedInView.beside(account, await _sign_ins(call).open(account))
+
+
+async def login(call: Call[LoginBody, None]) -> SignedInView:
+    """Tokens for an address and its password."""
+    account = await _accounts(call).log_in(email=call.body.email, password=call.body.password)
+    return SignedInView.beside(account, await _sign_ins(call).open(account))
+
+
+async def refresh(call: Call[RefreshBody, None]) -> TokensView:
+    """The next pair for a refresh token."""
+    return TokensView.of(await _sign_ins(call).refresh(call.body.refresh_token))
+
+
+async def logout(call: Call[LogoutBody, None]) -> LogoutView:
+    """End this log-in, or all of the caller's."""
+    if call.body.everywhere:
+        await _sign_ins(call).end_all(call.caller.user_id)
+    else:
+        await _sign_ins(call).end(call.caller)
+    return LogoutView(everywhere=call.body.everywhere)
+
+
+async def me(call: Call[None, None]) -> AccountView:
+    """The caller's account."""
+    account = await _accounts(call).get(call.caller.user_id)
+    if account is None:
+        raise Unauthenticated(presented=True)
+    return AccountView.of(account)
+
+
+_TAGS: Final = ("Identity",)
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/auth/register",
+        handler=register,
+        summary="Open an account",
+        access=PUBLIC,
+        body=RegisterBody,
+        response=SignedInView,
+        status=201,
+        errors=(EmailTaken, PasswordsBusy),
+        tags=_TAGS,
+    ),
+    Route(
+        method="POST",
+        path="/auth/login",
+        handler=login,
+        summary="Log in",
+        access=PUBLIC,
+        body=LoginBody,
+        response=SignedInView,
+        errors=(WrongCredentials, AccountDisabled, PasswordsBusy),
+        tags=_TAGS,
+    ),
+    Route(
+        method="POST",
+        path="/auth/refresh",
+        handler=refresh,
+        summary="Continue a log-in",
+        access=PUBLIC,
+        body=RefreshBody,
+        response=TokensView,
+        errors=(RefreshRefused,),
+        tags=_TAGS,
+    ),
+    Route(
+        method="POST",
+        path="/auth/logout",
+        handler=logout,
+        summary="Log out",
+        access=SIGNED_IN,
+        body=LogoutBody,
+        response=LogoutView,
+        tags=_TAGS,
+    ),
+    Route(
+        method="GET",
+        path="/auth/me",
+        handler=me,
+        summary="Who am I",
+        access=SIGNED_IN,
+        response=AccountView,
+        tags=_TAGS,
+    ),
+)
