@@ -5,16 +5,14 @@ zone.
 from datetime import tzinfo
 
 from billing_engine.clock import Clock
-from billing_engine.money import Asset
 from server.people.model import local_day
 from server.people.ports import EarningRow, Earnings, EarningsSummary
 
 
 class EarningsService:
-    """Puts the calendar to the ledger's sums; `asset` is what they are counted in."""
+    """Puts the calendar to the ledger's sums."""
 
-    def __init__(self, *, earnings: Earnings, clock: Clock, zone: tzinfo, asset: Asset) -> None:
-        self.asset = asset
+    def __init__(self, *, earnings: Earnings, clock: Clock, zone: tzinfo) -> None:
         self._earnings = earnings
         self._clock = clock
         self._zone = zone

@@ -7,7 +7,6 @@ from typing import Final
 from billing_engine.clock import Clock
 from billing_engine.consultations.model import LawyerTerms
 from billing_engine.errors import BillingError, Unavailable
-from billing_engine.money import Asset
 from server.ids import new_id
 from server.people.errors import LawyerNotFound, PapersChanged
 from server.people.model import (
@@ -72,10 +71,7 @@ class QueuePage:
 
 
 class LawyerService:
-    """Everything about lawyers but their money. It is billing's `Lawyers` port too: see `terms`.
-
-    `asset` is what the rates are counted in.
-    """
+    """Everything about lawyers but their money. It is billing's `Lawyers` port too: see `terms`."""
 
     def __init__(
         self,
@@ -85,10 +81,8 @@ class LawyerService:
         accounts: Accounts,
         busy: BusyPeople,
         clock: Clock,
-        asset: Asset,
         new_id: Callable[[], str] = new_id,
     ) -> None:
-        self.asset = asset
         self._profiles = profiles
         self._ratings = ratings
         self._accounts = accounts

@@ -18,7 +18,7 @@ from server.people.model import (
 )
 from server.people.ports import EarningRow, EarningsSummary
 from server.people.service import Applicant
-from server.wire import FromValue, Instant, MoneyIn, MoneyOut, Name, PageQuery, WireModel
+from server.wire import Email, FromValue, Instant, MoneyIn, MoneyOut, Name, NewPassword, PageQuery, WireModel
 
 
 def _prose(text: str) -> str:
@@ -55,9 +55,16 @@ RatingIn = Annotated[
 
 
 class RegisterLawyerBody(WireModel):
-    """What a lawyer says at the door. The account rules for email and password are those of `POST
-    /auth/register`.
-    """
+    """What a lawyer says at the door: an account like everybody's, and a profile for an admin to verify."""
+
+    email: Email
+    password: NewPassword
+    name: Name
+    rate_per_minute: MoneyIn
+    bar_council_number: BarCouncilNumber
+    specializations: Labels = Field(default_factory=list)
+    languages: Labels = Field(default_factory=list)
+    bio: Prose = ""
 
 
 class ProfileBody(WireModel):

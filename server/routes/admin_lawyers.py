@@ -22,7 +22,7 @@ async def queue(call: Call[None, QueueQuery]) -> Page[ApplicantView]:
         after=None if place is None else Place(*place),
     )
     return Page[ApplicantView](
-        items=[ApplicantView.of(applicant, lawyers.asset) for applicant in page.applicants],
+        items=[ApplicantView.of(applicant, call.services.asset) for applicant in page.applicants],
         next_cursor=None if page.next is None else encode_cursor(page.next.value, page.next.id),
     )
 
@@ -40,7 +40,7 @@ async def verify(call: Call[VerifyBody, None]) -> LawyerView:
         reason=verdict.reason,
         bar_council_number=verdict.bar_council_number,
     )
-    return LawyerView.for_admin(await lawyers.card(profile), lawyers.asset)
+    return LawyerView.for_admin(await lawyers.card(profile), call.services.asset)
 
 
 ROUTES: Final = (

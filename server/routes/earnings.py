@@ -11,7 +11,7 @@ from server.wire import Page, PageQuery, encode_cursor, time_place
 
 async def summary(call: Call[None, None]) -> EarningsSummaryView:
     earnings: EarningsService = call.services.earnings
-    return EarningsSummaryView.of(await earnings.summary(call.caller.user_id), earnings.asset)
+    return EarningsSummaryView.of(await earnings.summary(call.caller.user_id), call.services.asset)
 
 
 async def rows(call: Call[None, PageQuery]) -> Page[EarningView]:
@@ -21,7 +21,7 @@ async def rows(call: Call[None, PageQuery]) -> Page[EarningView]:
     shown = found[:limit]
     has_more = len(found) > limit
     return Page[EarningView](
-        items=[EarningView.of(row, earnings.asset) for row in shown],
+        items=[EarningView.of(row, call.services.asset) for row in shown],
         next_cursor=encode_cursor(shown[-1].at_ms, shown[-1].key) if has_more else None,
     )
 

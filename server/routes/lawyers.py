@@ -4,25 +4,71 @@
 
 from typing import Final
 
+from billing_engine.errors import InvariantBroken
+from server.auth.accounts import Accounts
+from server.auth.errors import EmailTaken, PasswordsBusy
 from server.auth.model import Role
+from server.auth.sign_ins import SignIns
 from server.errors import ValidationFailed
 from server.people.errors import LawyerNotFound
 from server.people.model import LawyerFilter, Place, ProfileChange
-from server.people.service import LawyerService
-from server.people.wire import AvailabilityBody, LawyersQuery, LawyerView, ProfileBody, rate_minor
-from server.routing import SIGNED_IN, Call, Route, only
+from server.people.service import LawyerService, Registration
+from server.people.wire import (
+    AvailabilityBody,
+    LawyersQuery,
+    LawyerView,
+    ProfileBody,
+    RegisterLawyerBody,
+    rate_minor,
+)
+from server.routes.auth import AccountView, SignedInView, TokensView
+from server.routing import PUBLIC, SIGNED_IN, Call, Route, only
 from server.wire import Page, decode_cursor, encode_cursor
+
+
+class RegisteredLawyerView(SignedInView):
+    """The account with its first tokens, and the profile that waits for an admin."""
+
+    lawyer: LawyerView
+
+
+async def register(call: Call[RegisterLawyerBody, None]) -> RegisteredLawyerView:
+    lawyers: LawyerService = call.services.lawyers
+    accounts: Accounts = call.services.accounts
+    sign_ins: SignIns = call.services.sign_ins
+    body = call.body
+    profile = await lawyers.register(
+        Registration(
+            email=body.email,
+            password=body.password,
+            name=body.name,
+            rate_minor_per_min=rate_minor(body.rate_per_minute, call.services.asset, field="ratePerMinute"),
+            specializations=tuple(body.specializations),
+            languages=tuple(body.languages),
+            bar_council_number=body.bar_council_number,
+            bio=body.bio,
+        )
+    )
+    account = await accounts.get(profile.id)
+    if account is None:
+        raise InvariantBroken(lawyer=profile.id, problem="registered without an account")
+    pair = await sign_ins.open(account)
+    return RegisteredLawyerView(
+        user=AccountView.of(account),
+        **TokensView.of(pair).model_dump(by_alias=False),
+        lawyer=LawyerView.own(await lawyers.card(profile), call.services.asset),
+    )
 
 
 async def set_availability(call: Call[AvailabilityBody, None]) -> LawyerView:
     lawyers: LawyerService = call.services.lawyers
     profile = await lawyers.set_availability(call.caller.user_id, is_online=call.body.is_online)
-    return LawyerView.own(await lawyers.card(profile), lawyers.asset)
+    return LawyerView.own(await lawyers.card(profile), call.services.asset)
 
 
 async def own_profile(call: Call[None, None]) -> LawyerView:
     lawyers: LawyerService = call.services.lawyers
-    return LawyerView.own(await lawyers.own(call.caller.user_id), lawyers.asset)
+    return LawyerView.own(await lawyers.own(call.caller.user_id), call.services.asset)
 
 
 async def change_profile(call: Call[ProfileBody, None]) -> LawyerView:
@@ -31,14 +77,16 @@ async def change_profile(call: Call[ProfileBody, None]) -> LawyerView:
     rate = body.rate_per_minute
     change = ProfileChange(
         name=body.name,
-        rate_minor_per_min=None if rate is None else rate_minor(rate, lawyers.asset, field="ratePerMinute"),
+        rate_minor_per_min=None
+        if rate is None
+        else rate_minor(rate, call.services.asset, field="ratePerMinute"),
         specializations=None if body.specializations is None else tuple(body.specializations),
         languages=None if body.languages is None else tuple(body.languages),
         bar_council_number=body.bar_council_number,
         bio=body.bio,
     )
     profile = await lawyers.change_profile(call.caller.user_id, change)
-    return LawyerView.own(await lawyers.card(profile), lawyers.asset)
+    return LawyerView.own(await lawyers.card(profile), call.services.asset)
 
 
 async def search(call: Call[None, LawyersQuery]) -> Page[LawyerView]:
@@ -52,14 +100,14 @@ async def search(call: Call[None, LawyersQuery]) -> Page[LawyerView]:
         language=query.language,
         max_rate_minor_per_min=None
         if max_rate is None
-        else rate_minor(max_rate, lawyers.asset, field="maxRate"),
+        else rate_minor(max_rate, call.services.asset, field="maxRate"),
         min_rating_centi=query.min_rating,
     )
     page = await lawyers.search(
         wanted, sort=query.sort, limit=query.limit, after=_place(query.cursor, query.sort)
     )
     return Page[LawyerView](
-        items=[LawyerView.public(card, lawyers.asset) for card in page.cards],
+        items=[LawyerView.public(card, call.services.asset) for card in page.cards],
         next_cursor=None
         if page.next is None
         else encode_cursor(query.sort.value, page.next.value, page.next.id),
@@ -72,8 +120,8 @@ async def look_up(call: Call[None, None]) -> LawyerView:
     is_admin = caller.role is Role.ADMIN
     card = await lawyers.look_up(lawyer_id, viewer_id=caller.user_id, viewer_is_admin=is_admin)
     if is_admin:
-        return LawyerView.for_admin(card, lawyers.asset)
-    return (LawyerView.own if caller.user_id == lawyer_id else LawyerView.public)(card, lawyers.asset)
+        return LawyerView.for_admin(card, call.services.asset)
+    return (LawyerView.own if caller.user_id == lawyer_id else LawyerView.public)(card, call.services.asset)
 
 
 def _place(cursor: str | None, sort: str) -> Place | None:
@@ -89,6 +137,18 @@ def _place(cursor: str | None, sort: str) -> Place | None:
 
 
 ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/lawyer/register",
+        handler=register,
+        summary="Open a lawyer's account; an admin verifies it",
+        access=PUBLIC,
+        body=RegisterLawyerBody,
+        response=RegisteredLawyerView,
+        status=201,
+        errors=(EmailTaken, PasswordsBusy),
+        tags=("lawyers",),
+    ),
     Route(
         method="PATCH",
         path="/lawyer/availability",

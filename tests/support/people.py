@@ -9,7 +9,6 @@ from typing import Any
 
 from billing_engine.consultations.model import Session, Status
 from billing_engine.errors import Conflict
-from billing_engine.money import INR
 from server.people.model import LawyerProfile, Verification
 from server.people.ratings import Ratings
 from server.people.reviews import ReviewService
@@ -141,7 +140,6 @@ async def people_on(collections: SqliteCollections, clock: ManualClock, accounts
             accounts=accounts,
             busy=claims,
             clock=clock,
-            asset=INR,
             new_id=lambda: f"l{next(numbers):06d}",
         ),
         reviews=ReviewService(reviews=reviews_store, ratings=ratings, sessions=sessions, clock=clock),
