@@ -184,7 +184,9 @@ def adopt(
     last = last_evidence_ms(hold, evidence_ms, now_ms)
     if now_ms - last > rules.abandon_ms:
         raise Unattended(session=session_id, since_ms=last)
-    meter = meter.skipping(last, now_ms, "SERVER").proven(last)
+    # Being taken up is evidence, too: without it, a second crash would be counted from before the first, and an end at
+    # that older evidence would stand before the resumption that the timeline already tells.
+    meter = meter.skipping(last, now_ms, "SERVER").proven(now_ms)
     moved, adopted = adopt_hold(account, hold, owner=owner, facts=_facts(meter, hold.amount_minor))
     amount = _slice(meter, hold.amount_minor, moved.spendable, now_ms, rules)
     changed, held = extend_hold(

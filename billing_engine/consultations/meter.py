@@ -127,7 +127,7 @@ def served_ms_of(rows: Iterable[tuple[int, str]]) -> int:
     """
     total = 0
     since: int | None = None
-    last = ""
+    last, last_ms = "", None
     for at_ms, event in rows:
         follows = {
             "": ("start",),
@@ -137,14 +137,14 @@ def served_ms_of(rows: Iterable[tuple[int, str]]) -> int:
         }
         if event not in follows.get(last, ()):
             raise InvariantBroken(rule="a timeline is start, pauses, end", event=event, after=last)
+        if last_ms is not None and at_ms < last_ms:
+            raise InvariantBroken(rule="a timeline moves forward", event=event, at_ms=at_ms)
         if event in ("start", "resume"):
             since = at_ms
         elif since is not None:
-            if at_ms < since:
-                raise InvariantBroken(rule="a timeline moves forward", event=event, at_ms=at_ms)
             total += at_ms - since
             since = None
-        last = event
+        last, last_ms = event, at_ms
     if last != "end":
         raise InvariantBroken(rule="a finished timeline ends", last=last)
     return total
