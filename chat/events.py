@@ -145,6 +145,7 @@ class JoinAck(Ack):
     messages: list[MessageView]
     has_more: bool
     watermarks: dict[str, MarksView]
+    presence: dict[str, Literal["ONLINE", "OFFLINE"]]
     billing: dict[str, Any]
     stored: dict[str, StoredView]
 
@@ -200,6 +201,12 @@ class TypingView(View):
     session_id: str
     user_id: str
     is_typing: bool
+
+
+class PresenceView(View):
+    session_id: str
+    user_id: str
+    state: Literal["ONLINE", "OFFLINE"]
 
 
 class ByeView(View):
@@ -307,7 +314,12 @@ SERVER_EVENTS: Final = {
             "A participant's watermarks moved; one event for a bulk change.",
         ),
         ServerEvent("typing", TypingView, "session", "The other side types, or stopped to.", ephemeral=True),
-        ServerEvent("presence", None, "user", "Who is there.", ephemeral=True),
+        ServerEvent(
+            "presence",
+            PresenceView,
+            "session",
+            "A participant opened the session on a first device, or has been gone from the last one for a moment.",
+        ),
         ServerEvent("session:started", None, "user", "The session is ACTIVE and billed from now."),
         ServerEvent(
             "session:tick", None, "user", "The running bill, with the chat's `lastSeq`.", ephemeral=True

@@ -30,6 +30,7 @@ from chat.events import (
 )
 from chat.inbox import UNDER_WAY, WAITING, Inbox
 from chat.ports import Authenticate, Principal, Transport
+from chat.presence import Presence
 from chat.push import Push, session_room, user_room
 from chat.service import ChatService
 
@@ -56,6 +57,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         authenticate: Authenticate,
         push: Push,
         transport: Transport,
+        presence: Presence,
         remote_of: Callable[[Mapping[str, Any]], str] = lambda _environ: "",
         waiting: int = WAITING,
         under_way: int = UNDER_WAY,
@@ -66,6 +68,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         self._authenticate = authenticate
         self._push = push
         self._transport = transport
+        self._presence = presence
         self._remote_of = remote_of
         self._waiting = waiting
         self._under_way = under_way
@@ -116,7 +119,9 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
     def _disconnect(self, sid: str, *_reason: object) -> None:
         """One thing that cannot fail: a raising handler here would leak the client for ever, or run twice."""
         try:
-            self.connections.remove(sid)
+            if connection := self.connections.remove(sid):
+                while connection.joined:
+                    self._presence.left(connection.joined.pop(), connection.user_id)
         except Exception as exc:  # noqa: BLE001  see above
             _log_unexpected("disconnect", exc)
 
@@ -177,6 +182,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
                 "messages": wire.messages_view(page),
                 "hasMore": page.has_more,
                 "watermarks": wire.watermarks_view(page.conversation),
+                "presence": self._presence.of(session_id, page.conversation.participants),
                 "billing": joined.billing,
                 "stored": {key: wire.stored_view(message) for key, message in joined.stored.items()},
             }
@@ -230,11 +236,15 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         except (KeyError, ValueError) as exc:
             # The socket went away while we read; nobody will hear this.
             raise Unavailable(reason="the connection is gone") from exc
-        connection.joined.add(session_id)
+        if session_id not in connection.joined:
+            connection.joined.add(session_id)
+            self._presence.entered(session_id, connection.user_id, sid=connection.sid)
 
     async def _leave(self, connection: Connection, session_id: str) -> None:
-        connection.joined.discard(session_id)
-        await self.leave_room(connection.sid, session_room(session_id))
+        if session_id in connection.joined:
+            connection.joined.remove(session_id)
+            await self.leave_room(connection.sid, session_room(session_id))
+            self._presence.left(session_id, connection.user_id)
 
     # --- the server's own initiative ---
 

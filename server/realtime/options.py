@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from chat.inbox import UNDER_WAY, WAITING
+from chat.presence import GRACE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +34,7 @@ class SocketOptions:
     inbox_patience_s: float = 2
     #: How long a client may take to go after our goodbye.
     goodbye_s: float = 1
+    #: A person whose last socket left a session is still there for so long.
+    presence_grace_s: float = GRACE_S
     #: Proxies in front of us whose X-Forwarded-For entries are believed.
     trusted_proxies: int = 0

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from chat.namespace import ChatNamespace
 from chat.ports import Authenticate
+from chat.presence import Presence
 from chat.push import Push
 from chat.service import ChatService
 from server.realtime.options import SocketOptions
@@ -33,6 +34,8 @@ class Realtime:
         self.transport = RoomTransport(self.server, goodbye_s=self.options.goodbye_s)
         #: The only way to send events to clients.
         self.push = Push(self.transport)
+        #: Who looks at which session, as far as this process knows.
+        self.presence = Presence(push=self.push, grace_s=self.options.presence_grace_s)
         self.namespace: ChatNamespace | None = None
         self._shut = False
 
@@ -47,6 +50,7 @@ class Realtime:
             authenticate=authenticate,
             push=self.push,
             transport=self.transport,
+            presence=self.presence,
             remote_of=self._remote_of,
             waiting=self.options.inbox_waiting,
             under_way=self.options.inbox_under_way,

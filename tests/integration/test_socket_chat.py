@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from chat.errors import Unavailable
 from chat.events import CLIENT_EVENTS, SERVER_EVENTS
+from server.realtime import SocketOptions
 from tests.integration.socket_world import LAWYER, SESSION, STRANGER, USER, World, until, world
 
 
@@ -72,7 +74,7 @@ async def test_every_ack_and_event_is_as_the_table_says(w: World) -> None:
         ack = await lawyer.call(name, payload)
         CLIENT_EVENTS[name].ack.model_validate(ack)
 
-    for name in ("new_message", "message_status", "typing"):
+    for name in ("new_message", "message_status", "typing", "presence"):
         view = SERVER_EVENTS[name].payload
         assert view is not None
         view.model_validate((await user.hears(name))[0])
@@ -247,6 +249,40 @@ async def test_a_message_of_8000_emoji_passes(w: World) -> None:
 
     assert ack["ok"]
     assert (await lawyer.hears("new_message"))[0]["body"] == "😀" * 8_000
+
+
+async def test_presence_is_a_persons_not_a_sockets(tmp_path: Path) -> None:
+    async with world(tmp_path, SocketOptions(presence_grace_s=0.05)) as w:
+        lawyer = await w.joined(LAWYER)
+        phone = await w.connect(USER)
+        ack = await phone.call("join_session", {"sessionId": SESSION})
+        assert ack["presence"] == {USER: "ONLINE", LAWYER: "ONLINE"}
+        laptop = await w.joined(USER)
+        await phone.sio.disconnect()
+        await laptop.call("leave_session", {"sessionId": SESSION})
+
+        assert await lawyer.hears("presence", 2) == [
+            {"sessionId": SESSION, "userId": USER, "state": "ONLINE"},
+            {"sessionId": SESSION, "userId": USER, "state": "OFFLINE"},
+        ]
+        assert laptop.sio.connected
+        assert not w.realtime.presence.is_here(SESSION, USER)
+
+
+async def test_a_failed_join_is_no_presence(w: World) -> None:
+    user = await w.connect(USER)
+
+    async def away(*_args: object, **_fields: object) -> None:
+        raise Unavailable
+
+    w.store.page = away  # type: ignore[method-assign]
+    ack = await user.call("join_session", {"sessionId": SESSION})
+
+    assert ack["error"]["code"] == "STORAGE_UNAVAILABLE"
+    w.realtime.push.to_session(SESSION, "new_message", {})
+    w.realtime.push.to_user(USER, "session:tick", {})
+    await user.hears("session:tick")
+    assert user.told("new_message") == []
 
 
 async def test_typing_reaches_the_others_and_a_repeat_does_not(w: World) -> None:

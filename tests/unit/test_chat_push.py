@@ -76,7 +76,7 @@ def test_only_what_is_worthless_later_may_be_dropped() -> None:
         Push(wire).to_user("x", event, {})
 
     assert {event for _, event, _, ephemeral, _ in wire.sent if ephemeral} == {"session:tick", "typing"}
-    assert {"session:tick", "typing", "presence"} == EPHEMERAL
+    assert {"session:tick", "typing"} == EPHEMERAL
 
 
 def test_posting_never_raises_into_billing() -> None:
