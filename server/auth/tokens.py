@@ -73,7 +73,7 @@ class AccessTokens:
         user_id, role, family_id, expires_s = claims["sub"], claims["role"], claims["fam"], claims["exp"]
         if type(expires_s) is not int or self._clock.now_ms() >= expires_s * 1000:
             raise Unauthenticated(presented=True)
-        if not (isinstance(user_id, str) and isinstance(family_id, str) and role in set(Role)):
+        if not all(isinstance(claim, str) for claim in (user_id, role, family_id)) or role not in set(Role):
             raise Unauthenticated(presented=True)
         return Principal(user_id=user_id, role=Role(role), family_id=family_id)
 

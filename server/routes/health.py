@@ -1,9 +1,10 @@
 """Whether the process lives and whether it can serve (SPEC 1)."""
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from server.errors import NotReady
-from server.readiness import Readiness
+from server.readiness import Check, unanswered
 from server.routing import PUBLIC, Call, Route
 from server.wire import WireModel
 
@@ -28,10 +29,10 @@ async def healthz(_: Call[None, None]) -> HealthView:
 
 async def readyz(call: Call[None, None]) -> ReadyView:
     """Ready to serve. Raises `NotReady` naming the parts that do not answer."""
-    readiness: Readiness = call.services.readiness
-    if failed := await readiness.failed():
+    checks: Mapping[str, Check] = call.services.readiness
+    if failed := await unanswered(checks):
         raise NotReady(failed=failed)
-    return ReadyView(checks=list(readiness.parts))
+    return ReadyView(checks=sorted(checks))
 
 
 _TAGS: Final = ("Operations",)
