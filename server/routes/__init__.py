@@ -1,0 +1,18 @@
+"""The route table of the whole server. Within a resource, fixed words stand before parameters of the same place."""
+
+from typing import Final
+
+from server.routes import admin_lawyers, auth, chat, consult, earnings, health, lawyers, reviews, wallet
+from server.routing import Route
+
+ROUTES: Final[tuple[Route, ...]] = (
+    *health.ROUTES,
+    *auth.ROUTES,
+    *wallet.ROUTES,
+    *earnings.ROUTES,
+    *lawyers.ROUTES,
+    *admin_lawyers.ROUTES,
+    *consult.ROUTES,
+    *chat.ROUTES,
+    *reviews.ROUTES,
+)

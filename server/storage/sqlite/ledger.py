@@ -58,6 +58,7 @@ CREATE TABLE IF NOT EXISTS ledger_entries (
   credits_after TEXT NOT NULL,
   UNIQUE (account, seq)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ledger_entries_time ON ledger_entries (at_ms);
 CREATE TABLE IF NOT EXISTS ledger_transfers (
   entry_key TEXT NOT NULL,
   i INTEGER NOT NULL,
@@ -170,6 +171,18 @@ class SqliteLedgerStore:
 
         return await self._db.scan(work)
 
+    async def last_instant_ms(self) -> int:
+        """The newest instant that an entry or an open hold carries, 0 for an empty ledger: no clock may start before it."""
+
+        def work(conn: sqlite3.Connection) -> int:
+            (last,) = conn.execute("SELECT COALESCE(MAX(at_ms), 0) FROM ledger_entries").fetchone()
+            for (raw,) in conn.execute("SELECT holds FROM ledger_accounts WHERE holds IS NOT NULL"):
+                for hold in holds_of_json(orjson.loads(raw)).values():
+                    last = max(last, hold.facts.get("evidenceAt", 0))
+            return int(last)
+
+        return await self._db.scan(work)
+
     async def lines(
         self,
         account_id: str,
@@ -191,12 +204,12 @@ class SqliteLedgerStore:
         amount, rows = await self._db.scan(lambda conn: conn.execute(sql, args).fetchone())
         return Total(amount, rows)
 
-    async def balance_of_rows(self, account_id: str) -> int:
+    async def balance_of_rows(self, account_id: str, asset: str) -> int:
         sql = (
-            "SELECT (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfers WHERE credit = ?1)"
-            " - (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfers WHERE debit = ?1)"
+            "SELECT (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfers WHERE credit = ?1 AND asset = ?2)"
+            " - (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfers WHERE debit = ?1 AND asset = ?2)"
         )
-        (balance,) = await self._db.scan(lambda conn: conn.execute(sql, (account_id,)).fetchone())
+        (balance,) = await self._db.scan(lambda conn: conn.execute(sql, (account_id, asset)).fetchone())
         return int(balance)
 
     async def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:

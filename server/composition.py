@@ -1,0 +1,344 @@
+"""Which adapter stands behind which port. Opens every resource, wires every service, closes in reverse order."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from billing_engine.consultations.engine import Engine
+from billing_engine.consultations.recovery import Recovery
+from billing_engine.consultations.rules import Rules
+from billing_engine.consultations.service import Consultations
+from billing_engine.consultations.settlement import Settlement
+from billing_engine.errors import NotFound, Unavailable
+from billing_engine.ledger.service import Ledger
+from billing_engine.money import Asset
+from billing_engine.wallets.service import WalletRules, Wallets
+from chat.errors import NotFound as NoConversation
+from chat.namespace import BYE_TOKEN
+from chat.ports import Principal as SocketPrincipal
+from chat.service import ChatService
+from server.announcer import SocketAnnouncer
+from server.app import build_app
+from server.auth.accounts import Accounts
+from server.auth.passwords import Passwords
+from server.auth.sign_ins import SignIns
+from server.auth.tokens import AccessTokens
+from server.clock import SystemClock
+from server.control import serve_commands
+from server.gateways.simulated import SimulatedGateway
+from server.idempotency import Idempotency
+from server.ids import new_id
+from server.ledger_earnings import LedgerEarnings
+from server.locks.local import LocalLocks
+from server.people.earnings import EarningsService
+from server.people.model import local_day
+from server.people.ratings import Ratings
+from server.people.reviews import ReviewService
+from server.people.service import LawyerService
+from server.realtime import Realtime, SocketOptions
+from server.routes import ROUTES
+from server.session_views import billing_state
+from server.settings import Settings
+from server.storage.repositories.claims import CollectionClaims
+from server.storage.repositories.idempotency import CollectionIdempotency
+from server.storage.repositories.lawyers import CollectionLawyers
+from server.storage.repositories.reviews import CollectionReviews
+from server.storage.repositories.sessions import CollectionSessions
+from server.storage.repositories.timeline import CollectionTimeline
+from server.storage.repositories.tokens import CollectionTokens
+from server.storage.repositories.users import CollectionAccounts
+from server.storage.sqlite.collection import SqliteCollections
+from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
+from server.storage.sqlite.ledger import SqliteLedgerStore
+from server.storage.sqlite.messages import open_message_store
+
+#: `readyz` fails when this process's clock is further from the store's (LEDGER 4); on SQLite that is the machine's.
+CLOCK_TOLERANCE_MS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What routes call. One instance a process."""
+
+    asset: Asset
+    accounts: Accounts
+    sign_ins: SignIns
+    wallets: Wallets
+    consultations: Consultations
+    engine: Engine
+    chat: ChatService
+    lawyers: LawyerService
+    reviews: ReviewService
+    earnings: EarningsService
+    readiness: dict[str, Callable[[], Awaitable[None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A built server: its application, and how many sessions it has taken up from its predecessor."""
+
+    app: web.Application
+    services: Services
+    recovered: int
+
+
+class BillingGate:
+    """Chat's question to billing. The answerer is set once both are built."""
+
+    def __init__(self) -> None:
+        self.consultations: Consultations | None = None
+        self.chat: ChatService | None = None
+
+    def is_open(self, session_id: str) -> bool:
+        return self.consultations is not None and self.consultations.is_open(session_id)
+
+    async def state(self, session_id: str, viewer_id: str) -> dict[str, Any]:
+        """The bill as `viewer_id` may see it, for the join acknowledgement."""
+        if self.consultations is None or self.chat is None:
+            raise NoConversation(session_id=session_id)
+        try:
+            view = await self.consultations.get(session_id, caller_id=viewer_id)
+        except NotFound as exc:
+            raise NoConversation(session_id=session_id) from exc
+        return billing_state(view, viewer_id, last_seq=await self.chat.last_seq(session_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Accounts and log-ins over one database."""
+
+    accounts: Accounts
+    sign_ins: SignIns
+
+
+@asynccontextmanager
+async def build_identity(
+    settings: Settings, db: SqliteDatabase, clock: SystemClock
+) -> AsyncIterator[Identity]:
+    """Who may log in. Closes the threads that hash passwords."""
+    collections = SqliteCollections(db)
+    account_rows = await CollectionAccounts.open(collections)
+    token_rows = await CollectionTokens.open(collections)
+    passwords = Passwords(cost=settings.bcrypt_cost)
+    try:
+        access = AccessTokens(
+            secret=settings.jwt_secret.get_secret_value(),
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            lifetime_s=settings.access_token_minutes * 60,
+            clock=clock,
+        )
+        sign_ins = SignIns(
+            rows=token_rows,
+            accounts=account_rows,
+            access=access,
+            clock=clock,
+            new_id=new_id,
+            refresh_lifetime_ms=settings.refresh_token_days * 86_400_000,
+            grace_ms=settings.refresh_grace_seconds * 1000,
+        )
+        await sign_ins.load()
+        accounts = Accounts(rows=account_rows, passwords=passwords, clock=clock, new_id=new_id)
+        yield Identity(accounts, sign_ins)
+    finally:
+        passwords.close()
+
+
+@asynccontextmanager
+async def build_accounts(settings: Settings, db: SqliteDatabase) -> AsyncIterator[Accounts]:
+    """Accounts alone, for the command line."""
+    async with build_identity(settings, db, SystemClock()) as identity:
+        yield identity.accounts
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What consultations are billed by."""
+    return Rules(
+        asset=settings.asset,
+        tick_ms=settings.tick_seconds * 1000,
+        lead_ms=settings.lead_seconds * 1000,
+        min_balance_minor=settings.min_balance_minor,
+        min_seconds=settings.min_seconds,
+        commission_bp=settings.commission_bp,
+        abandon_ms=settings.abandon_seconds * 1000,
+        store_timeout_ms=settings.store_timeout_ms,
+    )
+
+
+@asynccontextmanager
+async def build(
+    settings: Settings, *, on_fatal: Callable[[BaseException], None] = lambda _: None
+) -> AsyncIterator[Server]:
+    """Open everything, recover what a predecessor left, and hand out the application.
+
+    Raises:
+        DatabaseInUse, CannotOpen: the database cannot be had.
+        StoreUnavailable: recovery could not finish; a server that cannot recover does not serve.
+    """
+    async with AsyncExitStack() as stack:
+        options = SqliteOptions(synchronous=settings.sqlite_synchronous, on_fatal=on_fatal)
+        settings.sqlite_path.parent.mkdir(parents=True, exist_ok=True)
+        db = await stack.enter_async_context(open_database(settings.sqlite_path, options))
+        store = SqliteLedgerStore(db)
+        await store.prepare()
+        clock = SystemClock()
+        # A wall that was set back while no process ran must not put new entries before old ones (LEDGER 4).
+        clock.not_before(await store.last_instant_ms())
+        identity = await stack.enter_async_context(build_identity(settings, db, clock))
+        ledger = Ledger(store, clock, lambda at_ms: local_day(at_ms, settings.zone))
+        await ledger.start()
+        stack.push_async_callback(ledger.stop)
+        realtime = Realtime(SocketOptions(cors_origins=settings.cors_origins))
+        gate = BillingGate()
+        chat = ChatService(
+            store=await open_message_store(db), gate=gate, push=realtime.push, clock=clock, new_id=new_id
+        )
+        announcer = SocketAnnouncer()
+        services, recovery = await _wire(
+            settings, db, clock=clock, identity=identity, ledger=ledger, chat=chat, announcer=announcer
+        )
+        gate.consultations, gate.chat = services.consultations, chat
+        announcer.start(realtime.push, chat)
+        stack.push_async_callback(announcer.stop)
+        stack.push_async_callback(services.engine.stop)
+        recovered = await recovery.run()
+        await identity.accounts.ensure_first_admin(
+            email=settings.admin_email, password=settings.admin_password.get_secret_value()
+        )
+        app = build_app(
+            ROUTES,
+            services=services,
+            authenticate=identity.sign_ins.authenticate,
+            idempotency=Idempotency(
+                rows=await CollectionIdempotency.open(SqliteCollections(db)), clock=clock, new_id=new_id
+            ),
+            cors_origins=settings.cors_origins,
+            asset=settings.asset,
+        )
+        realtime.attach(app, chat=chat, authenticate=_socket_principal(identity.sign_ins))
+        identity.sign_ins.on_revoked(_close_sockets(realtime))
+        await stack.enter_async_context(
+            serve_commands(settings.sqlite_path, {"create-admin": _create_admin_command(identity.accounts)})
+        )
+        yield Server(app, services, recovered)
+
+
+async def _wire(
+    settings: Settings,
+    db: SqliteDatabase,
+    *,
+    clock: SystemClock,
+    identity: Identity,
+    ledger: Ledger,
+    chat: ChatService,
+    announcer: SocketAnnouncer,
+) -> tuple[Services, Recovery]:
+    rules = rules_of(settings)
+    collections = SqliteCollections(db)
+    sessions = await CollectionSessions.open(collections)
+    claims = await CollectionClaims.open(collections)
+    timeline = await CollectionTimeline.open(collections)
+    profiles = await CollectionLawyers.open(collections)
+    reviews = await CollectionReviews.open(collections)
+    locks = LocalLocks(clock, ttl_ms=rules.lock_ttl_ms)
+    ratings = Ratings(profiles=profiles, reviews=reviews)
+    lawyers = LawyerService(
+        profiles=profiles,
+        ratings=ratings,
+        accounts=identity.accounts,
+        busy=claims,
+        clock=clock,
+    )
+    settlement = Settlement(sessions, timeline, chat, claims, locks)
+    engine = Engine(
+        ledger=ledger,
+        clock=clock,
+        rules=rules,
+        timeline=timeline,
+        locks=locks,
+        settlement=settlement,
+        announcer=announcer,
+    )
+    consultations = Consultations(
+        ledger=ledger,
+        clock=clock,
+        rules=rules,
+        sessions=sessions,
+        claims=claims,
+        timeline=timeline,
+        locks=locks,
+        lawyers=lawyers,
+        rooms=chat,
+        engine=engine,
+        settlement=settlement,
+    )
+    recovery = Recovery(
+        ledger=ledger,
+        clock=clock,
+        rules=rules,
+        sessions=sessions,
+        timeline=timeline,
+        rooms=chat,
+        locks=locks,
+        engine=engine,
+        consultations=consultations,
+    )
+    wallets = Wallets(
+        ledger=ledger,
+        gateway=SimulatedGateway(),
+        rules=WalletRules(settings.asset, settings.recharge_min_minor, settings.recharge_max_minor),
+        on_recharged=consultations.recharged,
+    )
+    services = Services(
+        asset=settings.asset,
+        accounts=identity.accounts,
+        sign_ins=identity.sign_ins,
+        wallets=wallets,
+        consultations=consultations,
+        engine=engine,
+        chat=chat,
+        lawyers=lawyers,
+        reviews=ReviewService(reviews=reviews, ratings=ratings, sessions=sessions, clock=clock),
+        earnings=EarningsService(
+            earnings=LedgerEarnings(ledger, settings.asset), clock=clock, zone=settings.zone
+        ),
+        readiness={"storage": db.ping, "locks": locks.ping, "clock": _clock_check(clock)},
+    )
+    return services, recovery
+
+
+def _clock_check(clock: SystemClock) -> Callable[[], Awaitable[None]]:
+    async def check() -> None:
+        offset_ms = clock.offset_ms()
+        if abs(offset_ms) > CLOCK_TOLERANCE_MS:
+            raise Unavailable(reason="the clock is away from the wall's", offset_ms=offset_ms)
+
+    return check
+
+
+def _socket_principal(sign_ins: SignIns) -> Callable[[str], SocketPrincipal]:
+    def authenticate(token: str) -> SocketPrincipal:
+        principal = sign_ins.verify(token)
+        return SocketPrincipal(principal.user_id, principal.role.value, principal.family_id)
+
+    return authenticate
+
+
+def _close_sockets(realtime: Realtime) -> Callable[[str, str | None], None]:
+    def revoked(user_id: str, family_id: str | None) -> None:
+        realtime.disconnect_user(user_id, family=family_id, code=BYE_TOKEN, reason="TOKEN_REVOKED")
+
+    return revoked
+
+
+def _create_admin_command(accounts: Accounts) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
+    async def create(arguments: dict[str, Any]) -> dict[str, Any]:
+        admin = await accounts.create_admin(
+            email=arguments["email"], password=arguments["password"], name=arguments["name"]
+        )
+        return {"id": admin.id}
+
+    return create

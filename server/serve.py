@@ -1,0 +1,58 @@
+"""`tarazu serve`: build everything, listen, and on SIGTERM or SIGINT hand back what is held and go."""
+
+import asyncio
+import gc
+import signal
+from contextlib import AsyncExitStack
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from server.composition import build
+from server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: For open HTTP requests; sockets have been closed by then (ARCHITECTURE, Socket.IO).
+_SHUTDOWN_S: Final = 3.0
+
+
+async def serve(settings: Settings, *, announce_address: bool = False) -> int:
+    """Serve until told to stop; the process's exit code: 0 when asked to, 1 when the store failed for good.
+
+    `announce_address` prints the address on standard output once requests are taken.
+    """
+    stop = asyncio.Event()
+    failure: list[BaseException] = []
+
+    def fatal(exc: BaseException) -> None:
+        # What the disk did with the last commit is unknown: the next start reads the truth (LEDGER 6).
+        log.critical("store_failed_for_good", error=repr(exc))
+        failure.append(exc)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(build(settings, on_fatal=fatal))
+        # A request makes few objects that live; the default threshold would collect several times a tick.
+        gc.set_threshold(50_000, 20, 50)
+        gc.freeze()
+        runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        log.info(
+            "serving", address=address, sessions_taken_up=server.recovered, database=settings.database_url
+        )
+        if announce_address:
+            print(address, flush=True)  # noqa: T201 - the caller reads it
+        await stop.wait()
+        log.info("stopping")
+    log.info("stopped")
+    return 1 if failure else 0
