@@ -210,3 +210,20 @@ async def test_a_backup_overwrites_nothing_and_leaves_no_half_copy(path: Path, t
         with pytest.raises(StoreUnavailable):
             await db.backup(tmp_path / "no such directory" / "copy.db")
     assert listed(tmp_path) == {"processes.db", "processes.db.lock", "taken.db"}
+
+
+async def test_a_backup_works_on_a_disk_without_links(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", no_links)
+    async with open_database(path, FAST) as db:
+        await db.script(SCHEMA)
+        await db.write(Lane.LEDGER, pair("x", 1))
+        await db.backup(tmp_path / "copy.db")
+        with pytest.raises(FileExistsError):
+            await db.backup(tmp_path / "copy.db")
+    assert read_all(tmp_path / "copy.db") == {"x": 1, "x-contra": -1}
+    assert not [name for name in listed(tmp_path) if "part" in name]

@@ -27,12 +27,24 @@ def backup_to(source: str | Path, target: Path) -> None:
             connection.execute("PRAGMA query_only=0")
             connection.execute("VACUUM INTO ?", (str(part),))
         _sync(part)
-        # A link refuses to replace a file that has appeared meanwhile; a rename would not.
-        os.link(part, target)
+        _publish(part, target)
     finally:
         with suppress(FileNotFoundError):
             part.unlink()
     _sync(target.parent)
+
+
+def _publish(part: Path, target: Path) -> None:
+    try:
+        # A link refuses to replace a file that has appeared meanwhile; a rename would not.
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        # An external disk's file system may know no links.
+        if target.exists():
+            raise FileExistsError(f"{target} exists already") from None
+        part.rename(target)
 
 
 def _sync(path: Path) -> None:
