@@ -225,7 +225,7 @@ def _fitting(page: Page) -> Page:
     """The page, cut so that its answer fits a frame. At least one message stays: the largest alone fits."""
     room = JOIN_BYTES
     for k, message in enumerate(page.messages):
-        room -= _ENVELOPE_BYTES + len(message.body.encode())
+        room -= _ENVELOPE_BYTES + wire.json_bytes(message.body)
         if room < 0 and k > 0:
             return Page(page.conversation, page.messages[:k], page.receipts, has_more=True)
     return page

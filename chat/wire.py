@@ -1,5 +1,6 @@
 """How the chat's facts look to clients: camelCase, RFC 3339 UTC instants with milliseconds."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,6 +67,11 @@ def status_view(session_id: str, reader_id: str, marks: Watermarks) -> dict[str,
 
 def stored_view(message: Message) -> dict[str, Any]:
     return {"id": message.id, "seq": message.seq, "createdAt": instant(message.created_at_ms)}
+
+
+def json_bytes(text: str) -> int:
+    """What the text takes on the wire: a line break is two bytes there, a control character six."""
+    return len(json.dumps(text, ensure_ascii=False).encode())
 
 
 def ok(data: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The way of a message over real sockets: join, send, delivered, seen, and who hears of it."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chat.errors import Unavailable
+from chat.errors import NotFound, Unavailable
 from chat.events import CLIENT_EVENTS, SERVER_EVENTS
 from server.realtime import SocketOptions
 from tests.integration.socket_world import LAWYER, SESSION, STRANGER, USER, World, until, world
@@ -222,10 +225,13 @@ async def test_a_join_tells_what_was_missed_and_which_sends_arrived(w: World) ->
     assert w.gate.asked[-1] == (SESSION, USER)
 
 
-async def test_a_long_absence_is_caught_up_in_answers_that_fit(w: World) -> None:
-    """600 messages of up to 24 KB: each answer stays under 256 KB and says whether there is more."""
+@pytest.mark.parametrize("character", ["न", "\x01"])
+async def test_a_long_absence_is_caught_up_in_answers_that_fit(w: World, character: str) -> None:
+    """600 messages, some of them 24 to 48 KB in JSON: each answer stays under 256 KB and says whether there
+    is more.
+    """
     for k in range(600):
-        body = "न" * 8_000 if k % 50 == 0 else f"message {k}"
+        body = character * 8_000 if k % 10 == 0 else f"message {k}"
         await w.store.append(session_id=SESSION, sender_id=USER, client_msg_id=str(k), body=body, at_ms=1)
     lawyer = await w.connect(LAWYER)
     seqs: list[int] = []
@@ -234,12 +240,65 @@ async def test_a_long_absence_is_caught_up_in_answers_that_fit(w: World) -> None
         ack = await lawyer.call("join_session", {"sessionId": SESSION, "afterSeq": seqs[-1] if seqs else 0})
         seqs += [message["seq"] for message in ack["messages"]]
         answers += 1
-        assert len(str(ack).encode()) < 256 * 1024
+        assert len(json.dumps(ack, ensure_ascii=False).encode()) < 256 * 1024
         if not ack["hasMore"]:
             break
 
     assert seqs == list(range(1, 601))
-    assert answers < 8
+    assert answers < 24
+
+
+async def test_a_stranger_is_not_in_the_room_even_for_a_moment(w: World) -> None:
+    """Who enters first and is checked later hears what is said in between."""
+    lawyer, stranger = await w.joined(LAWYER), await w.connect(STRANGER)
+    resume = asyncio.Event()
+    original = w.store.page
+
+    async def slow(*args: Any, **fields: Any) -> Any:
+        await resume.wait()
+        return await original(*args, **fields)
+
+    w.store.page = slow  # type: ignore[method-assign]
+    join = asyncio.create_task(stranger.call("join_session", {"sessionId": SESSION}))
+    for _ in range(3):
+        await lawyer.call("send_message", {"sessionId": SESSION, "body": "secret"})
+    resume.set()
+
+    assert (await join)["error"]["code"] == "NOT_FOUND"
+    w.realtime.push.to_user(STRANGER, "session:tick", {})
+    await stranger.hears("session:tick")
+    assert stranger.told("new_message") == []
+
+
+async def test_a_receipt_while_nothing_is_served_is_no_evidence(w: World) -> None:
+    """After a crash the bill runs to the last evidence: reading an old chat must not lengthen it."""
+    user, lawyer = await w.joined(USER), await w.joined(LAWYER)
+    await user.call("send_message", {"sessionId": SESSION, "body": "one"})
+    await lawyer.call("message_delivered", {"sessionId": SESSION, "uptoSeq": 1})
+    in_service = await w.chat.evidence_ms(SESSION)
+
+    w.gate.open.clear()
+    assert (await lawyer.call("mark_seen", {"sessionId": SESSION}))["updated"] == 1
+
+    assert await w.chat.evidence_ms(SESSION) == in_service > 0
+
+
+async def test_history_is_for_the_two_and_for_ever(w: World) -> None:
+    for k in range(5):
+        await w.store.append(session_id=SESSION, sender_id=USER, client_msg_id=str(k), body=str(k), at_ms=1)
+    await w.chat.close(SESSION, at_ms=2_000)
+
+    for person in (USER, LAWYER):
+        page = await w.chat.history(person, SESSION, limit=2)
+        assert ([message.seq for message in page.messages], page.has_more) == ([4, 5], True)
+        assert len((await w.chat.history(person, SESSION, limit=0)).messages) == 1
+        assert (await w.chat.overview(person, [SESSION]))[SESSION].unread == (5 if person == LAWYER else 0)
+    for person, session in ((STRANGER, SESSION), (USER, "ses_none")):
+        with pytest.raises(NotFound):
+            await w.chat.history(person, session)
+        with pytest.raises(NotFound):
+            await w.chat.join(person, session)
+        assert await w.chat.overview(person, [session]) == {}
 
 
 async def test_a_message_of_8000_emoji_passes(w: World) -> None:

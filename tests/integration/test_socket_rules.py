@@ -371,6 +371,19 @@ async def test_what_was_taken_before_the_shutdown_is_stored_and_answered(w: Worl
     assert sum(isinstance(ack, dict) for ack in acks) >= 20
 
 
+async def test_while_draining_nothing_new_is_taken(w: World) -> None:
+    user = await w.joined(USER)
+    assert w.realtime.namespace is not None
+
+    await w.realtime.namespace.drain()
+
+    ack = await user.call("send_message", {"sessionId": SESSION, "body": "x"})
+    assert (ack["error"]["code"], ack["error"]["retryable"]) == ("DRAINING", True)
+    assert await w.store.last_seq(SESSION) == 0
+    with pytest.raises(SocketRefused):
+        await w.connect(LAWYER)
+
+
 async def test_while_draining_a_new_connection_is_sent_elsewhere(w: World) -> None:
     await w.realtime.shutdown()
 
