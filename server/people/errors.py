@@ -1,20 +1,10 @@
 """What can go wrong with lawyers and reviews, by the kinds that `problems.py` knows."""
 
-from billing_engine.errors import Conflict, NotFound
+from billing_engine.consultations.errors import LawyerNotFound, SessionNotFound
+from billing_engine.errors import Conflict
 
-
-class LawyerNotFound(NotFound):
-    """No such lawyer, or not one that this caller may see: one answer for both."""
-
-    code = "LAWYER_NOT_FOUND"
-    detail = "There is no such lawyer."
-
-
-class SessionNotFound(NotFound):
-    """No such consultation, or the caller is not its user: one answer for both."""
-
-    code = "SESSION_NOT_FOUND"
-    detail = "There is no such session."
+# A lawyer or a session that is not there is the same to whoever asks for it, here or to start a consultation.
+__all__ = ["AlreadyReviewed", "LawyerNotFound", "PapersChanged", "SessionNotEnded", "SessionNotFound"]
 
 
 class SessionNotEnded(Conflict):
@@ -32,7 +22,7 @@ class AlreadyReviewed(Conflict):
 
 
 class PapersChanged(Conflict):
-    """The lawyer sent another name or number after the admin looked."""
+    """The lawyer sent another bar council number after the admin looked."""
 
     code = "LAWYER_PAPERS_CHANGED"
     detail = "The lawyer's bar council number is no longer the one that was looked at."

@@ -68,7 +68,7 @@ async def test_each_route_knows_its_roles(
         if role not in allowed:
             assert (answer.status, answer.code) == (403, "FORBIDDEN")
         elif path == "/review":
-            assert (answer.status, answer.code) == (404, "SESSION_NOT_FOUND")
+            assert (answer.status, answer.code) == (404, "NOT_FOUND")
         else:
             assert answer.status == 200, answer.json
 
@@ -255,10 +255,10 @@ async def test_an_unknown_lawyer_is_not_found(api: Api, lawyer_id: str) -> None:
 
     for path in (f"/lawyer/{lawyer_id}", f"/lawyer/{lawyer_id}/reviews", f"/lawyer/{user_id}"):
         answer = await api.call("GET", path, token=user)
-        assert (answer.status, answer.code) == (404, "LAWYER_NOT_FOUND")
+        assert (answer.status, answer.code) == (404, "NOT_FOUND")
     for unknown in (lawyer_id, user_id):
         answer = await api.call("PATCH", f"/lawyer/{unknown}/verify", token=admin, json={})
-        assert (answer.status, answer.code) == (404, "LAWYER_NOT_FOUND")
+        assert (answer.status, answer.code) == (404, "NOT_FOUND")
 
 
 async def test_an_unverified_lawyer_is_hidden_from_others(api: Api) -> None:
@@ -366,7 +366,7 @@ async def test_an_account_without_a_profile_is_told_so(api: Api) -> None:
         ("PATCH", "/lawyer/availability", {"isOnline": True}),
     ):
         answer = await api.call(method, path, token=token, json=body)
-        assert (answer.status, answer.code) == (404, "LAWYER_NOT_FOUND")
+        assert (answer.status, answer.code) == (404, "NOT_FOUND")
 
 
 # Search

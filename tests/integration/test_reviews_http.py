@@ -57,8 +57,8 @@ async def test_a_review_is_given_once_and_stays(api: Api) -> None:
     [
         (Status.ACTIVE, (409, "SESSION_NOT_ENDED")),
         (Status.PAUSED, (409, "SESSION_NOT_ENDED")),
-        (Status.STARTING, (404, "SESSION_NOT_FOUND")),
-        (Status.ABORTED, (404, "SESSION_NOT_FOUND")),
+        (Status.STARTING, (404, "NOT_FOUND")),
+        (Status.ABORTED, (404, "NOT_FOUND")),
     ],
 )
 async def test_only_an_ended_session_is_reviewed(api: Api, status: Status, answered: tuple[int, str]) -> None:
@@ -80,7 +80,7 @@ async def test_somebody_elses_session_does_not_exist(api: Api) -> None:
     ]
 
     for answer in answers:
-        assert (answer.status, answer.code) == (404, "SESSION_NOT_FOUND")
+        assert (answer.status, answer.code) == (404, "NOT_FOUND")
     assert answers[0].json["detail"] == answers[1].json["detail"]
 
 

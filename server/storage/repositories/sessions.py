@@ -76,9 +76,8 @@ class CollectionSessions:
                 after=before,
             )
             mine |= {doc["_id"]: session_of(doc) for doc in page}
-        return sorted(mine.values(), key=lambda session: (session.created_at_ms, session.id), reverse=True)[
-            :limit
-        ]
+        newest_first = sorted(mine.values(), key=lambda one: (one.created_at_ms, one.id), reverse=True)
+        return newest_first[:limit]
 
 
 def _facts(session: Session) -> Doc:
