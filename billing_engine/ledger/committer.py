@@ -96,7 +96,8 @@ class Committer:
         self._closing = True
         self._wake.set()
         if self._worker is not None:
-            await self._worker
+            # Not awaited itself: a worker that was killed would kill its stopper too.
+            await asyncio.wait((self._worker,))
 
     def submit(self, account_id: str, asset: str, key: str | None, decide: Decide) -> "asyncio.Future[Any]":
         """Queue a change. The future ends with the change's answer once it is durable, or with its error. Cancelling the
@@ -119,75 +120,84 @@ class Committer:
             await self.submit(account_id, "", None, _touch)
 
     async def _run(self) -> None:
-        while True:
-            if not self._queue:
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            commands = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_LIMIT))]
-            await self._serve(commands)
+        commands: list[Command] = []
+        try:
+            while True:
+                if not self._queue:
+                    if self._closing:
+                        return
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                commands = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_LIMIT))]
+                await self._serve(commands)
+        except BaseException as end:
+            # Nobody will answer from here on, so nobody may be left waiting: what was under way is of unknown outcome.
+            self._closing = True
+            stopped = Unavailable(reason="the ledger stopped", cause=repr(end))
+            _fail([command for command in (*commands, *self._queue) if not command.done.done()], stopped)
+            self._queue.clear()
+            raise
 
     async def _serve(self, commands: list[Command]) -> None:
         self.batches += 1
         self.commands += len(commands)
+        waiting = commands
+        for _ in range(ATTEMPTS):
+            waiting = await self._attempt(waiting)
+            if not waiting:
+                return
+        _fail(waiting, Unavailable(reason="versions kept moving"))
+
+    async def _attempt(self, commands: list[Command]) -> list[Command]:
+        """Answer every command, except those whose account's version had moved: these come back, to be decided again."""
         try:
             if self._store.atomic:
-                await self._commit_atomically(commands)
+                again = await self._commit_atomically(commands)
             else:
-                await self._commit_in_steps(commands)
-        except InvariantBroken as broken:
-            for command in commands:
-                self._cache.pop(command.account_id, None)
-            if len(commands) == 1:
-                commands[0].error = broken
-            else:
-                # One change broke a rule that the store guards: the others must not pay for it.
-                for command in commands:
-                    await self._serve([command])
-                return
-        except BaseException as exc:  # the callers must hear of whatever ended the batch
-            error = (
-                exc
-                if isinstance(exc, BillingError)
-                else InvariantBroken(rule="ledger batch", cause=repr(exc))
-            )
-            for command in commands:
-                self._cache.pop(command.account_id, None)
-                command.error = error
-            _settle(commands)
-            if not isinstance(exc, Exception):
-                raise
-            return
-        _settle(commands)
+                again = await self._commit_in_steps(commands)
+        except Unavailable as unknown:
+            self._forget(commands)
+            _fail(commands, unknown)
+            return []
+        except Exception as broken:  # noqa: BLE001 - whatever it is, its caller must hear of it and the others must not
+            # Nothing is written. One change broke a rule that the store guards: the others must not pay for it.
+            self._forget(commands)
+            if len(commands) > 1:
+                return [again for command in commands for again in await self._attempt([command])]
+            _fail(commands, _as_billing_error(broken))
+            return []
+        _settle([command for command in commands if command not in again] if again else commands)
+        return again
+
+    def _forget(self, commands: list[Command]) -> None:
+        for command in commands:
+            self._cache.pop(command.account_id, None)
 
     # -- one atomic step (SQLite): the same states, run in memory, stored once ---------------------------------------
 
-    async def _commit_atomically(self, commands: list[Command]) -> None:
-        for _ in range(ATTEMPTS):
-            batch = _Batch()
-            await self._decide_all(commands, batch)
-            for entry in list(batch.entries.values()):
-                await self._redo_in_memory(entry, batch)
-            for account in [a for a in batch.now.values() if a.tail or a.credited]:
-                await self._finish_in_memory(account.id, batch)
-            writes = self._writes(batch)
-            if not writes and not batch.rows:
-                return
-            moved = await self._store.commit_all(writes, list(batch.rows.values()))
-            if not moved:
-                self._remember(writes)
-                return
+    async def _commit_atomically(self, commands: list[Command]) -> list[Command]:
+        batch = await self._decide_all(commands)
+        for entry in list(batch.entries.values()):
+            await self._redo_in_memory(entry, batch)
+        for account in [a for a in batch.now.values() if a.tail or a.credited]:
+            await self._finish_in_memory(account.id, batch)
+        writes = self._writes(batch)
+        if not writes and not batch.rows:
+            return []
+        moved = await self._store.commit_all(writes, list(batch.rows.values()))
+        if moved:
             for write in writes:
                 self._cache.pop(write.account.id, None)
-        raise Unavailable(reason="versions kept moving", commands=len(commands))
+            return commands
+        self._remember(writes)
+        return []
 
     async def _redo_in_memory(self, entry: Entry, batch: _Batch) -> None:
         after: dict[str, int] = {}
         for target_id, amount_minor in credits_of(entry).items():
             await self._find({target_id: entry.asset}, batch)
-            target = apply_credit(batch.now[target_id], entry.key, amount_minor)
+            target = apply_credit(batch.now[target_id], entry, amount_minor)
             after[target_id] = next(balance for key, balance in target.credited if key == entry.key)
             batch.now[target_id] = forget_credits(target, frozenset({entry.key}))
         batch.rows[entry.key] = Row(entry, applied=True, credits_after=after)
@@ -214,21 +224,25 @@ class Committer:
 
     # -- step by step (MongoDB): one conditional write decides, redo follows -----------------------------------------
 
-    async def _commit_in_steps(self, commands: list[Command]) -> None:
-        waiting = commands
-        for _ in range(ATTEMPTS):
-            batch = _Batch()
-            await self._decide_all(waiting, batch)
-            writes = self._writes(batch)
-            moved = frozenset(await self._store.commit(writes)) if writes else frozenset[str]()
-            self._remember(writes, moved)
-            waiting = [command for command in waiting if command.account_id in moved]
-            if not waiting:
-                break
-        for command in waiting:
-            command.error = Unavailable(reason="versions kept moving", account=command.account_id)
-        for account_id in dict.fromkeys(c.account_id for c in commands if c.error is None):
-            await self._redo_account(account_id)
+    async def _commit_in_steps(self, commands: list[Command]) -> list[Command]:
+        batch = await self._decide_all(commands)
+        writes = self._writes(batch)
+        moved = frozenset(await self._store.commit(writes)) if writes else frozenset[str]()
+        self._remember(writes, moved)
+        # From here on the rest is committed, and a failure belongs to the account whose redo failed: it is neither
+        # decided again nor the neighbours' business.
+        done: dict[str, list[Command]] = {}
+        for command in commands:
+            if command.account_id not in moved:
+                done.setdefault(command.account_id, []).append(command)
+        for account_id, answered in done.items():
+            try:
+                await self._redo_account(account_id)
+            except Exception as failed:  # noqa: BLE001 - a repeat by key will redo and then answer
+                self._cache.pop(account_id, None)
+                for command in answered:
+                    command.error = command.error or _as_billing_error(failed)
+        return [command for command in commands if command.account_id in moved]
 
     async def _redo_account(self, account_id: str) -> None:
         found = self._cache.get(account_id) or (await self._store.load([account_id])).get(account_id)
@@ -262,7 +276,7 @@ class Committer:
             row = (await self._store.rows([entry.key]))[entry.key]
             if row.applied:
                 return row.credits_after[target_id]
-            credited = apply_credit(found.account, entry.key, amount_minor)
+            credited = apply_credit(found.account, entry, amount_minor)
             if credited is found.account or await self._swap(found, credited):
                 return next(after for key, after in credited.credited if key == entry.key)
         raise Unavailable(reason="versions kept moving", account=target_id)
@@ -287,28 +301,60 @@ class Committer:
 
     # -- both ----------------------------------------------------------------------------------------------------
 
-    async def _decide_all(self, commands: list[Command], batch: _Batch) -> None:
+    async def _decide_all(self, commands: list[Command]) -> _Batch:
+        """Every command decided on the newest documents, in order."""
+        while True:
+            batch = _Batch()
+            if not await self._stale(await self._decide_each(commands, batch), batch):
+                return batch
+
+    async def _decide_each(self, commands: list[Command], batch: _Batch) -> list[str]:
+        """The accounts on which some command was refused or changed nothing."""
         # The order of reads is the rule: accounts with their versions first, then the keys.
-        await self._find({command.account_id: command.asset for command in commands}, batch)
+        await self._find(_assets_of(commands), batch)
         keys = [command.key for command in commands if command.key is not None]
         rows = await self._store.rows(keys) if keys else {}
         now = batch.now
+        idle: list[str] = []
         for command in commands:
             account = now[command.account_id]
             known = _known(command.key, account, rows, batch) if command.key is not None else None
             command.error = None
+            if command.asset != account.asset and command.asset:
+                command.error = InvariantBroken(rule="an account has one asset", account=account.id)
+                continue
             try:
                 changed, command.answer = command.decide(account, known)
             except BillingError as refused:
                 command.error = refused
+                idle.append(command.account_id)
             except Exception as bug:  # noqa: BLE001 - a defect in one change is that caller's failure, not the batch's
                 command.error = InvariantBroken(rule="a change is a pure function", cause=repr(bug))
                 command.error.__cause__ = bug
             else:
-                if changed.tail is not account.tail:
+                if changed is account:
+                    idle.append(command.account_id)
+                elif changed.tail is not account.tail:
                     for entry in changed.tail[len(account.tail) :]:
                         batch.entries[entry.key] = entry
                 now[command.account_id] = changed
+        return idle
+
+    async def _stale(self, idle: list[str], batch: _Batch) -> bool:
+        """Whether an answer without a write rests on a document that this process remembers and another one has changed.
+
+        A write proves its own document by its version. "Short", "fenced", "gone" and "nothing to do" write nothing, so
+        their document is read once more; what is stale is forgotten.
+        """
+        now, found, cache = batch.now, batch.found, self._cache
+        doubtful = {id_ for id_ in idle if now[id_] is found[id_].account and found[id_] is cache.get(id_)}
+        if not doubtful:
+            return False
+        stored = await self._store.load(list(doubtful))
+        stale = [id_ for id_ in doubtful if id_ not in stored or stored[id_].version != found[id_].version]
+        for id_ in stale:
+            cache.pop(id_, None)
+        return bool(stale)
 
     async def _find(self, assets: dict[str, str], batch: _Batch) -> None:
         """Make sure that the batch has these accounts (id -> asset of a new one)."""
@@ -350,6 +396,14 @@ class Committer:
                 cache.pop(account[0], None)
 
 
+def _assets_of(commands: list[Command]) -> dict[str, str]:
+    """Account -> the asset that a new one gets. A redo names none and decides nothing."""
+    assets = {command.account_id: command.asset for command in commands}
+    if "" in assets.values():
+        assets |= {command.account_id: command.asset for command in commands if command.asset}
+    return assets
+
+
 def _known(key: str, account: Account, rows: dict[str, Row], batch: _Batch) -> Entry | None:
     if key in batch.entries:
         return batch.entries[key]
@@ -362,6 +416,22 @@ def _known(key: str, account: Account, rows: dict[str, Row], batch: _Batch) -> E
 def _touch(account: Account, _known: Entry | None) -> tuple[Account, None]:
     """A change that changes nothing: its batch redoes what the account has left."""
     return account, None
+
+
+def _as_billing_error(failure: Exception) -> BillingError:
+    if isinstance(failure, BillingError):
+        return failure
+    broken = InvariantBroken(rule="ledger batch", cause=repr(failure))
+    broken.__cause__ = failure
+    return broken
+
+
+def _fail(commands: list[Command], error: BillingError) -> None:
+    """Tell each its own copy: callers in many tasks raise it at once."""
+    for command in commands:
+        command.error = type(error)(**error.facts)
+        command.error.__cause__ = error
+    _settle(commands)
 
 
 def _settle(commands: list[Command]) -> None:

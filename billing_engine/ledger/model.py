@@ -144,7 +144,12 @@ def floor_of(account_id: str) -> int | None:
 
 
 def key_of(account_id: str, source: str) -> str:
-    """A key contains its account, so that two accounts can never both commit it (LEDGER 2)."""
+    """A key contains its account, so that two accounts can never both commit it (LEDGER 2).
+
+    Raises `InvariantBroken` for an account whose name would blur where the source begins.
+    """
+    if "|" in account_id:
+        raise InvariantBroken(rule="an account's name has no bar", account=account_id)
     return f"{account_id}|{source}"
 
 
@@ -197,7 +202,14 @@ def same_content(entry: Entry, movement: Movement) -> bool:
 
 
 def post(account: Account, movement: Movement, *, at_ms: int, day: str) -> tuple[Account, Entry]:
-    """Commit the movement, or commit that it is refused because the payer would pass its floor."""
+    """Commit the movement, or commit that it is refused because the payer would pass its floor.
+
+    Raises:
+        InvariantBroken: one commit on this account cannot carry the movement, or its key belongs to an open hold.
+    """
+    if movement.source in account.holds:
+        # The hold's close would find its key ended and leave the money set aside for ever.
+        raise InvariantBroken(rule="a hold's key is ended by its close", hold=movement.source)
     check_transfers(account.id, movement.transfers)
     change = effect_on(account.id, movement.transfers)
     covered = change >= 0 or account.spendable + change >= movement.floor
@@ -247,10 +259,10 @@ def open_hold(
 
     Raises:
         InsufficientFunds: the account has less to spend; nothing is changed.
-        InvariantBroken: the hold is open already; the caller looks before it opens.
+        InvariantBroken: the hold is open already (the caller looks before it opens), or the amount is negative.
     """
-    if hold_id in account.holds:
-        raise InvariantBroken(rule="a hold is opened once", hold=hold_id)
+    if hold_id in account.holds or amount_minor < 0:
+        raise InvariantBroken(rule="a hold is opened once, and never negative", hold=hold_id)
     _require_spendable(account, amount_minor)
     hold = Hold(hold_id, amount_minor, n=1, epoch=1, owner=owner, facts=facts)
     return _with_hold(account, hold), hold
@@ -273,9 +285,12 @@ def extend_hold(
 
     Raises:
         InsufficientFunds: the account cannot cover the increase; nothing is changed.
+        InvariantBroken: the amount is negative, which would be money to spend that is not there.
     """
     if n <= hold.n:
         return account, hold
+    if amount_minor < 0:
+        raise InvariantBroken(rule="a hold is never negative", hold=hold.id)
     _require_spendable(account, amount_minor - hold.amount_minor)
     changed = Hold(hold.id, amount_minor, n, hold.epoch, hold.owner, facts)
     return _with_hold(account, changed), changed
@@ -335,12 +350,17 @@ def credits_of(entry: Entry) -> dict[str, int]:
     return dict(sorted(amounts.items()))
 
 
-def apply_credit(target: Account, key: str, amount_minor: int) -> Account:
-    """Redo, step two: add the credit and remember its key in one write. A key that is remembered is not added again."""
-    if any(known == key for known, _ in target.credited):
+def apply_credit(target: Account, entry: Entry, amount_minor: int) -> Account:
+    """Redo, step two: add the credit and remember its key in one write. A key that is remembered is not added again.
+
+    Raises `InvariantBroken` when the account holds another asset than the entry moves.
+    """
+    if target.asset != entry.asset:
+        raise InvariantBroken(rule="an account has one asset", account=target.id, key=entry.key)
+    if any(known == entry.key for known, _ in target.credited):
         return target
     after = target.posted + amount_minor
-    return target._replace(posted=after, credited=(*target.credited, (key, after)))
+    return target._replace(posted=after, credited=(*target.credited, (entry.key, after)))
 
 
 def forget_credits(target: Account, keys: frozenset[str]) -> Account:

@@ -86,7 +86,10 @@ class LedgerStore(Protocol):
         ...
 
     async def insert_rows(self, entries: Iterable[Entry]) -> None:
-        """Redo, step one: copy entries out, not applied. A key that exists stays as it is; other content under it raises `InvariantBroken`."""
+        """Redo, step one: copy entries out, not applied. A key that exists stays as it is.
+
+        Raises `InvariantBroken` for other content under a known key; nothing of the call is written.
+        """
         ...
 
     async def mark_applied(self, credits_after: Mapping[str, Mapping[str, int]]) -> None:
@@ -116,6 +119,8 @@ class LedgerStore(Protocol):
         """Sum of the transfers of these kinds into the account on days that start with `day_prefix` (a day or a month)."""
         ...
 
-    async def balance_of_rows(self, account_id: str) -> int:
-        """Sum of the rows into the account less the rows out of it: a system account's balance."""
+    async def balance_of_rows(self, account_id: str, asset: str) -> int:
+        """Sum of the asset's rows into the account less those out of it: a system account's balance. (One gateway takes
+        several currencies.)
+        """
         ...

@@ -115,7 +115,7 @@ class Ledger:
         """What stands on the account: posted for one with a document, the sum of its rows for a system account."""
         if has_document(account_id):
             return (await self.account(account_id, asset)).posted
-        return await self._store.balance_of_rows(account_id)
+        return await self._store.balance_of_rows(account_id, asset)
 
     async def entry(self, account_id: str, source: str) -> Entry | None:
         """How the source ended, or None while nothing has been committed under it."""

@@ -17,12 +17,13 @@ INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
 W, V = "wallet:w", "wallet:v"
 E = "earnings:e"
+INR = "INR"
 GATEWAY, REVENUE = "gateway:g", "revenue:r"
 
 
 def account(id_: str = W, posted: int = 0, **fields: Any) -> Account:
     fields.setdefault("floor", None if id_.startswith("earnings:") else 0)
-    return Account(id_, "INR", posted=posted, **fields)
+    return Account(id_, INR, posted=posted, **fields)
 
 
 def entry(key: str = "k", seq: int = 1, *transfers: Transfer, **fields: Any) -> Entry:
@@ -222,7 +223,7 @@ class LedgerStoreContract:
         stored = await store.rows(["k", "l"])
         assert stored["k"] == Row(one, applied=True, credits_after={W: 5})
         assert not stored["l"].applied
-        assert await store.balance_of_rows(GATEWAY) == -200
+        assert await store.balance_of_rows(GATEWAY, INR) == -200
 
     @pytest.mark.parametrize(
         "other",
@@ -250,13 +251,13 @@ class LedgerStoreContract:
         with pytest.raises(InvariantBroken):
             await store.insert_rows([other])
         assert (await store.rows(["k"]))["k"].entry == entry("k")
-        assert await store.balance_of_rows(GATEWAY) == -100
+        assert await store.balance_of_rows(GATEWAY, INR) == -100
 
     async def test_copying_out_at_the_same_time_makes_one_row(self, store: LedgerStore) -> None:
         one = entry("k", 1, Transfer(GATEWAY, W, 100, "recharge"), Transfer(W, REVENUE, 1, "fee"))
         await asyncio.gather(*(store.insert_rows([one]) for _ in range(20)))
-        assert await store.balance_of_rows(GATEWAY) == -100
-        assert await store.balance_of_rows(REVENUE) == 1
+        assert await store.balance_of_rows(GATEWAY, INR) == -100
+        assert await store.balance_of_rows(REVENUE, INR) == 1
 
     async def test_the_first_mark_stays(self, store: LedgerStore) -> None:
         """The balance after a credit is fixed by the write that added it, not by whoever marks last."""
@@ -389,10 +390,18 @@ class LedgerStoreContract:
                 entry("d", 4, Transfer(GATEWAY, W, 99, "recharge"), state=KeyState.REFUSED),
             ]
         )
-        assert await store.balance_of_rows(GATEWAY) == 1 - (2 * big - 3)
+        assert await store.balance_of_rows(GATEWAY, INR) == 1 - (2 * big - 3)
         assert await store.total_credited(W, kinds=["recharge"]) == Total(2 * big - 3, 2)
-        assert await store.balance_of_rows(W) == 2 * big - 4
-        assert await store.balance_of_rows("gateway:unknown") == 0
+        assert await store.balance_of_rows(W, INR) == 2 * big - 4
+        assert await store.balance_of_rows("gateway:unknown", INR) == 0
+
+    async def test_a_system_account_has_a_balance_in_each_asset(self, store: LedgerStore) -> None:
+        """One gateway takes rupees and dollars; paise and millionths of a dollar must not be added up."""
+        rupees = entry("a", 1, Transfer(GATEWAY, W, 100, "recharge"))
+        dollars = entry("b", 1, Transfer(GATEWAY, V, 7_000_000, "recharge"), account=V, asset="USD")
+        await store.insert_rows([rupees, dollars])
+        assert await store.balance_of_rows(GATEWAY, INR) == -100
+        assert await store.balance_of_rows(GATEWAY, "USD") == -7_000_000
 
 
 class AtomicLedgerStoreContract(LedgerStoreContract):
@@ -413,7 +422,7 @@ class AtomicLedgerStoreContract(LedgerStoreContract):
         assert await store.commit_all([], [one]) == []
         assert await store.commit_all([], [Row(entry("k"), applied=True, credits_after={E: 4})]) == []
         assert await store.rows(["k"]) == {"k": one}
-        assert await store.balance_of_rows(GATEWAY) == -100
+        assert await store.balance_of_rows(GATEWAY, INR) == -100
 
     @pytest.mark.parametrize("stale", [Write("old", "v2", account(V, 2)), Write("", "v2", account(V, 2))])
     async def test_one_moved_version_stops_everything(self, store: LedgerStore, stale: Write) -> None:

@@ -13,6 +13,7 @@ from billing_engine.ledger.ports import Write
 from server.storage.sqlite.engine import Lane, SqliteDatabase, SqliteOptions, open_database
 from server.storage.sqlite.ledger import SqliteLedgerStore
 from tests.contract.ledger_store_contract import (
+    INR,
     AtomicLedgerStoreContract,
     LedgerStoreContract,
     W,
@@ -128,7 +129,7 @@ async def test_a_closed_store_is_unavailable_never_empty(tmp_path: Path) -> None
         store.open_holds(""),
         store.lines(W, limit=1),
         store.total_credited(W, kinds=["k"]),
-        store.balance_of_rows(W),
+        store.balance_of_rows(W, INR),
     ):
         with pytest.raises(Unavailable):
             await call
