@@ -1,6 +1,7 @@
 """The engine's promises: one commit for many, each for itself, in order, bounded, and honest about what is lost."""
 
 import asyncio
+import fcntl
 import sqlite3
 import threading
 from asyncio import Future
@@ -258,6 +259,37 @@ async def test_work_that_ends_the_transaction_fails_everybody_in_it(
     assert names(db)[-1] == "next"
 
 
+# --- the writer's sleep ---
+
+
+async def test_work_submitted_as_the_writer_falls_asleep_is_done(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looked, found nothing, and work came before it lay down: nobody would wake it again."""
+    loop = asyncio.get_running_loop()
+    came: Future[Future[int | None]] = loop.create_future()
+    submitted = threading.Event()
+
+    def submit() -> None:
+        came.set_result(db.submit(Lane.REST, insert("just now")))
+        submitted.set()
+
+    looks = iter([True])
+
+    def look(lanes: Lanes) -> bool:
+        found = any(lanes._queues.values())
+        if not found and threading.current_thread() is not threading.main_thread() and next(looks, False):
+            loop.call_soon_threadsafe(submit)
+            submitted.wait(30)
+        return found
+
+    monkeypatch.setattr(Lanes, "__bool__", look)
+    await db.write(Lane.REST, insert("before"))
+    async with asyncio.timeout(10):
+        await (await came)
+    assert names(db) == ["before", "just now"]
+
+
 # --- a busy event loop ---
 
 
@@ -458,6 +490,7 @@ async def test_a_close_that_is_cancelled_still_finishes_before_the_lock_goes(pat
     gate = Gate()
     opened = asyncio.Event()
     futures: list[Future[Any]] = []
+    was_locked: list[bool] = []
 
     async def serve() -> None:
         async with open_database(path, PATIENT) as db:
@@ -466,13 +499,24 @@ async def test_a_close_that_is_cancelled_still_finishes_before_the_lock_goes(pat
             futures.extend(db.submit(Lane.REST, insert(f"r{n}")) for n in range(100))
             opened.set()
 
+    def let_it_finish() -> None:
+        with path.with_name("engine.db.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                was_locked.append(False)
+            except BlockingIOError:
+                was_locked.append(True)
+        gate.open()
+
     server = asyncio.ensure_future(serve())
     await opened.wait()
     await gate.entered()
     server.cancel()
-    asyncio.get_running_loop().run_in_executor(None, gate.open)
+    # From another thread: this one waits in the close, as it should.
+    threading.Timer(0.2, let_it_finish).start()
     with pytest.raises(asyncio.CancelledError):
         await server
+    assert was_locked == [True]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sqlite")]
     async with open_database(path, PATIENT) as db:
         assert len(names(db)) == 100
