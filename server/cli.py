@@ -24,7 +24,13 @@ EXIT_OF: Final = {Verdict.CLEAN: 0, Verdict.UNFINISHED: 3, Verdict.BROKEN: 4}
 #: How many findings of a kind are printed.
 _SHOWN: Final = 50
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="A real-time consultation billing server.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    # The pretty tracebacks can print local variables, and those hold secrets (see `server.logs`).
+    pretty_exceptions_enable=False,
+    help="A real-time consultation billing server.",
+)
 
 
 def main() -> None:

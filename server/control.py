@@ -48,7 +48,11 @@ async def serve_commands(database: Path, commands: dict[str, Command]) -> AsyncI
         yield
         return
     app = web.Application()
-    app.router.add_post("/{command}", lambda request: _answer(request, commands))
+
+    async def answer(request: web.Request) -> web.Response:
+        return await _answer(request, commands)
+
+    app.router.add_post("/{command}", answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     # The lock on the database says that no other server lives: what lies here is left over from a crash.
