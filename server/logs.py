@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 import orjson
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 
 #: Words in a field's name that make its value nobody's business.
 _SECRET: Final = ("password", "token", "secret", "authorization", "api_key", "signature")
@@ -55,6 +56,9 @@ def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info is not None and isinstance(record.exc_info[1], HttpProcessingError):
+            # Bytes that are no HTTP: aiohttp has answered 400, and a scanner must not fill the disk with tracebacks.
+            return
         log = structlog.get_logger(record.name)
         log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
 

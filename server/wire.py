@@ -99,7 +99,10 @@ MoneyIn = Annotated[
     PlainValidator(_decimal),
     WithJsonSchema(
         {
-            "anyOf": [{"type": "string", "pattern": r"^\d{1,16}(\.\d{1,12})?$"}, {"type": "number"}],
+            "anyOf": [
+                {"type": "string", "pattern": r"^\d{1,16}(\.\d{1,12})?$"},
+                {"type": "number", "minimum": 0},
+            ],
             "examples": ["500.00"],
         }
     ),
