@@ -1,0 +1,213 @@
+"""Settings: a wrong one stops the start with the name of its variable, a misspelt one is not swallowed."""
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+from pydantic import SecretStr
+
+from server.settings import DEVELOPMENT_SECRET, Settings, SettingsInvalid, load_settings, misspelt, variables
+
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
+SAFE = {"JWT_SECRET": "x" * 32}
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch):
+    for name in variables():
+        monkeypatch.delenv(name, raising=False)
+
+
+def _load(monkeypatch, **environ: str) -> Settings:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return load_settings(env_file=None)
+
+
+def test_the_example_lists_every_setting_with_its_default(monkeypatch):
+    """A newcomer reads the example and nothing else; what it says must be what happens."""
+    example = dotenv_values(EXAMPLE)
+    assert set(example) == set(variables())
+    assert load_settings(EXAMPLE) == load_settings(None)
+    for name, value in example.items():
+        default = Settings.model_fields[name.lower()].default
+        if isinstance(default, SecretStr):
+            default = default.get_secret_value()
+        assert value == ("" if default == () else str(getattr(default, "value", default))), name
+
+
+def test_every_setting_of_the_example_is_explained():
+    lines = EXAMPLE.read_text().splitlines()
+    assert all(len(line) <= 130 for line in lines)
+
+
+def test_a_file_is_read_and_the_environment_wins(monkeypatch, tmp_path):
+    file = tmp_path / ".env"
+    file.write_text('PORT=9000\nMIN_BALANCE="75.50"\n')
+    monkeypatch.setenv("PORT", "9001")
+    settings = load_settings(file)
+
+    assert settings.port == 9001
+    assert settings.min_balance_minor == 7550
+
+
+def test_a_missing_file_is_no_problem(tmp_path):
+    assert load_settings(tmp_path / "nothing").port == 8000
+
+
+def test_empty_counts_as_not_set(monkeypatch):
+    assert _load(monkeypatch, PORT="", CORS_ORIGINS="").port == 8000
+
+
+def test_money_and_percentages_are_exact(monkeypatch):
+    settings = _load(
+        monkeypatch,
+        COMMISSION_PERCENT="12.5",
+        RECHARGE_MIN="0.01",
+        RECHARGE_MAX="1000000",
+        STORE_TIMEOUT_SECONDS="0.25",
+    )
+    assert settings.commission_bp == 1250
+    assert (settings.recharge_min_minor, settings.recharge_max_minor) == (1, 100_000_000)
+    assert settings.store_timeout_seconds == Decimal("0.25")
+    assert settings.store_timeout_ms == 250
+
+
+def test_lists_are_separated_by_commas(monkeypatch):
+    settings = _load(monkeypatch, CORS_ORIGINS="https://a.example.com/, http://localhost:3000")
+    assert settings.cors_origins == ("https://a.example.com", "http://localhost:3000")
+
+
+def test_paths_of_the_database(monkeypatch):
+    assert _load(monkeypatch).sqlite_path == Path("data/tarazu.db")
+    assert _load(monkeypatch, DATABASE_URL="sqlite:////var/lib/t.db").sqlite_path == Path("/var/lib/t.db")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APP_ENV", "prod"),
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "app.example.com"),
+        ("CORS_ORIGINS", "https://a.example.com/path"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
+        ("DATABASE_URL", "postgres://x"),
+        ("DATABASE_URL", "sqlite:///"),
+        ("DATABASE_URL", "sqlite:///:memory:"),
+        ("SQLITE_SYNCHRONOUS", "MAYBE"),
+        ("STORE_TIMEOUT_SECONDS", "0"),
+        ("JWT_SECRET", "short"),
+        ("ACCESS_TOKEN_MINUTES", "0"),
+        ("REFRESH_TOKEN_DAYS", "x"),
+        ("REFRESH_GRACE_SECONDS", "-1"),
+        ("BCRYPT_COST", "3"),
+        ("TIMEZONE", "Mars/Olympus"),
+        ("TIMEZONE", "../etc/passwd"),
+        ("CURRENCY", "XYZ"),
+        ("TICK_SECONDS", "0"),
+        ("LEAD_SECONDS", "1"),
+        ("MIN_BALANCE", "-1"),
+        ("MIN_BALANCE", "1.001"),
+        ("MIN_BALANCE", "NaN"),
+        ("MIN_BALANCE", "1e3"),
+        ("MIN_SECONDS", "0"),
+        ("COMMISSION_PERCENT", "100.01"),
+        ("COMMISSION_PERCENT", "1.234"),
+        ("COMMISSION_PERCENT", "-1"),
+        ("COMMISSION_PERCENT", "1."),
+        ("COMMISSION_PERCENT", "1.\uff11"),
+        ("ABANDON_SECONDS", "x"),
+        ("RECHARGE_MIN", "200000"),
+        ("RECHARGE_MAX", "9" * 20),
+        ("PAYMENT_GATEWAY", "razorpay"),
+        ("ADMIN_EMAIL", "a@example.com"),
+    ],
+)
+def test_a_wrong_setting_is_named(monkeypatch, name, value):
+    with pytest.raises(SettingsInvalid) as caught:
+        _load(monkeypatch, **{name: value})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [name]
+
+
+def test_all_wrong_settings_are_named_at_once(monkeypatch):
+    with pytest.raises(SettingsInvalid) as caught:
+        _load(monkeypatch, PORT="x", TICK_SECONDS="0")
+    assert {problem.partition(":")[0] for problem in caught.value.problems} == {"PORT", "TICK_SECONDS"}
+
+
+def test_a_lead_covers_two_store_timeouts(monkeypatch):
+    with pytest.raises(SettingsInvalid, match="LEAD_SECONDS"):
+        _load(monkeypatch, STORE_TIMEOUT_SECONDS="1.6")
+
+
+def test_production_refuses_what_is_for_machines_on_desks(monkeypatch):
+    """Tokens signed with a published secret open every wallet."""
+    with pytest.raises(SettingsInvalid) as caught:
+        _load(monkeypatch, APP_ENV="production", BCRYPT_COST="9", SQLITE_SYNCHRONOUS="OFF")
+    assert {problem.partition(":")[0] for problem in caught.value.problems} == {
+        "JWT_SECRET",
+        "PAYMENT_GATEWAY",
+        "BCRYPT_COST",
+        "SQLITE_SYNCHRONOUS",
+    }
+
+
+def test_no_message_and_no_repr_tells_a_secret(monkeypatch):
+    with pytest.raises(SettingsInvalid) as caught:
+        _load(monkeypatch, JWT_SECRET="hunter2-hunter2")
+    assert "hunter2" not in str(caught.value)
+    settings = _load(
+        monkeypatch, JWT_SECRET="hunter2" * 8, ADMIN_EMAIL="a@example.com", ADMIN_PASSWORD="swordfish1"
+    )
+    assert "hunter2" not in repr(settings)
+    assert "swordfish" not in repr(settings)
+
+
+def test_a_public_host_with_the_published_secret_is_warned_about(monkeypatch):
+    assert not list(_load(monkeypatch).warnings())
+    assert any("JWT_SECRET" in warning for warning in _load(monkeypatch, HOST="0.0.0.0").warnings())
+    assert not list(_load(monkeypatch, HOST="0.0.0.0", **SAFE).warnings())
+    assert any("REDIS_URL" in warning for warning in _load(monkeypatch, REDIS_URL="redis://x").warnings())
+
+
+def test_misspelt_variables_are_warned_about(tmp_path):
+    """COMISSION_PERCENT=20 is silently 0 %: the platform works for free."""
+    file = tmp_path / ".env"
+    file.write_text("PORT=1\nSOMETHING_ELSE=1\nTICK_SECOND=5\n")
+    warnings = misspelt(
+        {"COMISSION_PERCENT": "20", "TARAZU_PORT": "1", "PATH": "x", "HOSTNAME": "x", "HOME": "x"}, file
+    )
+
+    assert {warning.split()[0] for warning in warnings} == {
+        "COMISSION_PERCENT",
+        "SOMETHING_ELSE",
+        "TARAZU_PORT",
+        "TICK_SECOND",
+    }
+    assert any("did you mean COMMISSION_PERCENT?" in warning for warning in warnings)
+    assert misspelt({"PORT": "1"}, None) == ()
+
+
+def test_nobody_else_reads_the_environment():
+    """A second reader would have a second set of defaults and no check."""
+    root = Path(__file__).parents[2]
+    reading = re.compile(r"environ\.get|environ\[|getenv|in os\.environ")
+    readers = [
+        str(path.relative_to(root))
+        for package in ("server", "billing_engine", "chat")
+        for path in (root / package).rglob("*.py")
+        if reading.search(path.read_text())
+    ]
+    assert readers == []
+
+
+def test_the_published_secret_is_in_one_place():
+    root = Path(__file__).parents[2]
+    assert DEVELOPMENT_SECRET not in "".join(
+        path.read_text() for path in (root / "server").rglob("*.py") if path.name != "settings.py"
+    )
