@@ -6,7 +6,7 @@ write that came back in time: if the store is late, the gate shuts by itself and
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
@@ -125,10 +125,16 @@ class Engine:
         )
 
     def launch(self, session: Session, bill: Bill, *, announce: str | None) -> None:
-        """Begin to bill a session whose hold is open and owned by this process."""
-        live = Live(
-            session, bill, next_tick_ms(session.started_at_ms or 0, self._clock.now_ms(), self._rules)
-        )
+        """Begin to bill a session whose hold is open and owned by this process. Harmless when it is billed already."""
+        if session.id in self._live:
+            return
+        now_ms = self._clock.now_ms()
+        live = Live(session, bill, next_tick_ms(session.started_at_ms or 0, now_ms, self._rules))
+        opened_ms = bill.meter.running_since_ms
+        if opened_ms is not None and now_ms - opened_ms > self._rules.store_timeout_ms:
+            # Its meter began to run long before anybody could be served: the first write leaves that time out of the bill.
+            live.gap_from_ms = live.gate_ms = opened_ms
+            live.retry_at_ms = now_ms
         self._live[session.id] = live
         self._by_user[session.user_id] = live
         if announce is not None:
@@ -170,6 +176,20 @@ class Engine:
         await self._settled(session, entry)
         return entry
 
+    def see_through(self, name: str, step: Callable[[], Awaitable[None]], *, after_ms: int) -> None:
+        """Run `step` after a while, and again until the store takes it. A stop leaves it to the next start."""
+        if name in self._settling:
+            return
+
+        async def later() -> None:
+            await self._pause(after_ms)
+            try:
+                await self._until_stored(step)
+            except BillingError:
+                log.exception("it stays as it is until the next start", extra={"work": name})
+
+        self._keep(name, later())
+
     async def settle(self, session: Session, entry: Entry) -> None:
         """Run what follows a closing entry of a session that nobody bills any more (recovery)."""
         await self._settled(session, entry)
@@ -204,18 +224,21 @@ class Engine:
             if live.done:
                 return
             try:
-                await self._step(live)
-            except (HoldGone, Fenced) as gone:
-                if await self._lost(live, gone):
-                    return
-            except Unattended:
-                await self._close_unattended(live)
+                await self._serve(live)
             except BillingError as exc:
                 self._retry(live, exc)
             except Exception:
                 # A defect must not stop the billing of a session silently: the gate shuts at paid-until, the task goes on.
                 log.exception("billing step failed", extra={"session_id": live.session.id})
                 live.retry_at_ms = self._clock.now_ms() + RETRY_MS
+
+    async def _serve(self, live: Live) -> None:
+        try:
+            await self._step(live)
+        except (HoldGone, Fenced) as gone:
+            await self._lost(live, gone)
+        except Unattended:
+            await self._close_unattended(live)
 
     async def _wait(self, live: Live) -> None:
         if live.poked is not None:
@@ -327,11 +350,8 @@ class Engine:
 
     async def _close_unattended(self, live: Live) -> None:
         order = Close(live.session.id, EndReason.ABANDONED, live.gap_from_ms or live.gate_ms, live.bill.fence)
-        try:
-            entry = await self._close(order, live.session)
-            await self._settled(live.session, entry)
-        except BillingError as exc:
-            self._retry(live, exc)
+        entry = await self._close(order, live.session)
+        await self._settled(live.session, entry)
 
     async def _close(self, order: Close, session: Session) -> Entry:
         booked_at_ms = self._clock.now_ms()
@@ -345,21 +365,30 @@ class Engine:
         """Settle once, however many callers ended the session; each waits for the same work."""
         task = self._settling.get(session.id)
         if task is None:
-            task = asyncio.create_task(self._settle(session, entry))
-            self._settling[session.id] = task
-            task.add_done_callback(lambda _: self._settling.pop(session.id, None))
+            task = self._keep(session.id, self._settle(session, entry))
         done, _ = await asyncio.wait({task}, timeout=5 * self._rules.store_timeout_ms / 1000)
         if not done:
             raise Unavailable(reason="the end is final, its record is being stored", session=session.id)
         task.result()
+
+    def _keep(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._settling[name] = task
+        task.add_done_callback(lambda _: self._settling.pop(name, None))
+        return task
 
     async def _settle(self, session: Session, entry: Entry) -> None:
         news = False
 
         async def store() -> int:
             nonlocal news
-            news |= await self._settlement.record(session, entry)
-            await self._settlement.follow(session, entry)
+            try:
+                news |= await self._settlement.record(session, entry)
+            except Unavailable:
+                # It may have been stored all the same: to be told twice harms nobody, not to be told does.
+                news = True
+                raise
+            await self._settlement.release(session)
             return (await self._ledger.account(wallet_of(session.user_id), self._rules.asset.code)).spendable
 
         wallet_minor = await self._until_stored(store)
@@ -391,20 +420,15 @@ class Engine:
         self._clock.call_at_ms(self._clock.now_ms() + duration_ms, turn.set)
         await turn.wait()
 
-    async def _lost(self, live: Live, gone: HoldGone | Fenced) -> bool:
+    async def _lost(self, live: Live, gone: HoldGone | Fenced) -> None:
         """The hold is not ours any more: closed by another path (settle it), or owned by another process (let it go)."""
         if isinstance(gone, HoldGone):
-            try:
-                entry = await self._ledger.entry(wallet_of(live.session.user_id), hold_id_of(live.session.id))
-                if entry is not None and "status" in entry.facts:
-                    await self._settled(live.session, entry)
-                    return True
-            except Unavailable as exc:
-                self._retry(live, exc)
-                return False
+            entry = await self._ledger.entry(wallet_of(live.session.user_id), hold_id_of(live.session.id))
+            if entry is not None and "status" in entry.facts:
+                await self._settled(live.session, entry)
+                return
         log.warning("session let go: %r", gone, extra={"session_id": live.session.id})
         self._forget(live)
-        return True
 
     # -- telling -----------------------------------------------------------------------------------------------------
 

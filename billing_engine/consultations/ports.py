@@ -50,6 +50,10 @@ class Claims(Protocol):
         """The session by person, for those that are claimed."""
         ...
 
+    async def everyone(self) -> dict[str, str]:
+        """The session by person, for all who are claimed: recovery looks for claims that a crash left behind."""
+        ...
+
 
 class Timeline(Protocol):
     """Rows that follow the ledger's hold. Adding the same (session, k) again changes nothing."""

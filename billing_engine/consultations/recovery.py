@@ -9,7 +9,15 @@ import logging
 from functools import partial
 
 from billing_engine.clock import Clock
-from billing_engine.consultations.billing import Bill, Close, adopt, close, hold_id_of, last_evidence_ms
+from billing_engine.consultations.billing import (
+    Bill,
+    Close,
+    Fence,
+    adopt,
+    close,
+    hold_id_of,
+    last_evidence_ms,
+)
 from billing_engine.consultations.engine import Engine
 from billing_engine.consultations.errors import StillFunded, Unattended
 from billing_engine.consultations.model import EndReason, Session, Status
@@ -19,7 +27,7 @@ from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import lock_names, trail_rows
 from billing_engine.errors import InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import wallet_of
-from billing_engine.ledger.model import Entry, Hold, HoldGone
+from billing_engine.ledger.model import Entry, Fenced, Hold, HoldGone
 from billing_engine.ledger.service import Ledger
 
 log = logging.getLogger(__name__)
@@ -55,6 +63,7 @@ class Recovery:
         """Recover all; how many sessions go on. Raises what the store raises: a server that cannot recover does not serve."""
         unfinished = await self._sessions.unfinished()
         results = await asyncio.gather(*(self._recover(session) for session in unfinished))
+        await self._consultations.free_left_behind()
         return sum(results)
 
     async def _recover(self, session: Session) -> bool:
@@ -101,12 +110,18 @@ class Recovery:
 
     async def _abandon(self, session: Session, hold: Hold, evidence_ms: int) -> None:
         now_ms = self._clock.now_ms()
-        order = Close(session.id, EndReason.ABANDONED, last_evidence_ms(hold, evidence_ms, now_ms))
+        # Fenced: a process that has adopted it a moment ago serves it, and nothing is abandoned.
+        fence = Fence(hold.epoch, hold.owner)
+        order = Close(session.id, EndReason.ABANDONED, last_evidence_ms(hold, evidence_ms, now_ms), fence)
         change = partial(close, order=order, day=self._ledger.day_of(order.at_ms), booked_at_ms=now_ms)
         source = hold_id_of(session.id)
-        entry: Entry = await self._ledger.change(
-            wallet_of(session.user_id), session.currency, change, source=source
-        )
+        try:
+            entry: Entry = await self._ledger.change(
+                wallet_of(session.user_id), session.currency, change, source=source
+            )
+        except Fenced:
+            log.info("session is another process's by now", extra={"session_id": session.id})
+            return
         await self._engine.settle(session, entry)
 
     async def _settle_closed(self, session: Session) -> None:

@@ -93,39 +93,85 @@ class Consultations:
 
         Raises, in this order and changing nothing: LawyerNotFound, MaxAmountTooSmall, InsufficientBalance,
         LawyerNotVerified, LawyerOffline, UserBusy, LawyerBusy. StartAborted: an earlier run of this operation was given back.
+        Unavailable: nobody knows how far it came; a repeat finishes it, or after a while it is given back.
         """
-        repeated = await self._sessions.get(operation_id)
-        if repeated is not None and repeated.status is not Status.STARTING:
-            if repeated.status is Status.ABORTED:
-                raise StartAborted(session=operation_id)
-            return await self._view(repeated)
-        terms = await self._checked_terms(user_id, lawyer_id, max_minor)
-        session = repeated or Session(
-            id=operation_id,
-            user_id=user_id,
-            lawyer_id=lawyer_id,
-            rate_minor_per_min=terms.rate_minor_per_min,
-            currency=self._rules.asset.code,
-            commission_bp=self._rules.commission_bp,
-            max_minor=max_minor,
-            status=Status.STARTING,
-            created_at_ms=self._clock.now_ms(),
-        )
+        # Shielded: a client that hangs up half-way must not stop the start half-way.
+        return await asyncio.shield(self._start(user_id, lawyer_id, operation_id, max_minor))
+
+    async def _start(
+        self, user_id: str, lawyer_id: str, operation_id: str, max_minor: int | None
+    ) -> SessionView:
+        session = await self._sessions.get(operation_id)
+        if session is None:
+            terms = await self._checked_terms(user_id, lawyer_id, max_minor)
+            session = Session(
+                id=operation_id,
+                user_id=user_id,
+                lawyer_id=lawyer_id,
+                rate_minor_per_min=terms.rate_minor_per_min,
+                currency=self._rules.asset.code,
+                commission_bp=self._rules.commission_bp,
+                max_minor=max_minor,
+                status=Status.STARTING,
+                created_at_ms=self._clock.now_ms(),
+            )
+        elif session.status is not Status.STARTING:
+            return await self._begun(session.id)
         await self._lock(session)
         try:
             bill = await self._reserve(session)
             started = replace(session, status=Status.ACTIVE, started_at_ms=bill.meter.started_at_ms)
+            if bill.fence.owner != self.owner:
+                # Another process opened it and may be dead by now. Nobody bills under a name that is not his own.
+                await self.give_back(session)
+                return await self._begun(session.id)
             if not await self._sessions.move(session.id, expect=frozenset({Status.STARTING}), to=started):
-                raise StartAborted(session=session.id)
-        except Unavailable:
-            # Nobody knows how far this came. The row says STARTING; a repeat with the same key or recovery finishes it.
-            await self._locks.release(lock_names(user_id, lawyer_id), session.id)
-            raise
-        except BillingError:
-            await self.give_back(session)
+                return await self._begun(session.id)
+        except BillingError as failed:
+            await self._fall_back(session, failed)
             raise
         self._engine.launch(started, bill, announce="session:started")
         return live_view(started, bill, self._clock.now_ms())
+
+    async def _begun(self, session_id: str) -> SessionView:
+        """What an earlier or a parallel run of the same start has made. Raises `StartAborted` if it was given back."""
+        session = await self._sessions.get(session_id)
+        if session is None or session.status is Status.ABORTED:
+            raise StartAborted(session=session_id)
+        await self._take_up(session)
+        return await self._view(session)
+
+    async def _take_up(self, session: Session) -> None:
+        """Bill a running session of this process whose start never heard that it had come through."""
+        if session.status not in LIVE or self._engine.is_live(session.id):
+            return
+        account = await self._ledger.account(wallet_of(session.user_id), session.currency)
+        hold = account.holds.get(hold_id_of(session.id))
+        if hold is not None and hold.owner == self.owner:
+            self._engine.launch(session, bill_of(account, hold), announce="session:started")
+
+    async def _fall_back(self, session: Session, failed: BillingError) -> None:
+        """Leave nothing behind that keeps its people busy: give the start back now, or once the store answers again."""
+        try:
+            if not isinstance(failed, Unavailable):
+                await self.give_back(session)
+                return
+            await self._locks.release(lock_names(session.user_id, session.lawyer_id), session.id)
+        except Unavailable as exc:
+            log.warning("a start will be given back later: %r", exc, extra={"session_id": session.id})
+        self._engine.see_through(
+            f"start:{session.id}",
+            partial(self._resolve, session),
+            after_ms=5 * self._rules.store_timeout_ms,
+        )
+
+    async def _resolve(self, session: Session) -> None:
+        """Make sure what became of a start that nobody knows of: running, then it is billed; begun, then it is given back."""
+        stored = await self._sessions.get(session.id)
+        if stored is None or stored.status in (Status.STARTING, Status.ABORTED):
+            await self.give_back(session)
+        else:
+            await self._take_up(stored)
 
     async def _checked_terms(self, user_id: str, lawyer_id: str, max_minor: int | None) -> LawyerTerms:
         terms = await self._lawyers.terms(lawyer_id)
@@ -206,19 +252,36 @@ class Consultations:
         if holder is None:
             return
         other = await self._sessions.get(holder)
-        left_behind = other is None or other.status in FINISHED
-        if left_behind and await self._claims.replace(
+        if other is not None and other.status is Status.ABORTED:
+            # Its hold may still be open, and this claim is what tells so: finish it before the claim goes.
+            await self.give_back(other)
+            if await self._claims.take(person, session_id) is None:
+                return
+        elif (other is None or other.status in FINISHED) and await self._claims.replace(
             person, finished_session_id=holder, session_id=session_id
         ):
             return
         raise busy()
 
     async def give_back(self, session: Session) -> None:
-        """Undo a start that did not come through: the record first, so that a late start cannot activate it."""
+        """Undo a start that did not come through: the record first, so that a late start cannot activate it; the claims last, so
+        that they mark what is not undone yet. A start that did come through, by a parallel run, is left alone.
+        """
         aborted = replace(session, status=Status.ABORTED)
-        if await self._sessions.move(session.id, expect=frozenset({Status.STARTING}), to=aborted):
-            await self._ledger.void(wallet_of(session.user_id), session.currency, hold_id_of(session.id))
+        undone = frozenset({Status.STARTING, Status.ABORTED})
+        if not await self._sessions.move(session.id, expect=undone, to=aborted):
+            return
+        await self._ledger.void(wallet_of(session.user_id), session.currency, hold_id_of(session.id))
         await self._settlement.release(session)
+
+    async def free_left_behind(self) -> None:
+        """Claims are the last thing that an end or an aborted start gives up: finish what those that are left over tell of."""
+        for session_id in sorted(set((await self._claims.everyone()).values())):
+            session = await self._sessions.get(session_id)
+            if session is not None and session.status is Status.ABORTED:
+                await self.give_back(session)
+            elif session is not None and session.status in FINISHED:
+                await self._settlement.release(session)
 
     # -- ending ------------------------------------------------------------------------------------------------------
 

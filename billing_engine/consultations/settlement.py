@@ -1,7 +1,7 @@
-"""What follows the ledger's closing entry, each step idempotent: session row, timeline, conversation, claims, locks.
+"""What follows the ledger's closing entry, each step idempotent: timeline, conversation, session row, claims, locks.
 
-The entry fixed the outcome; nothing here computes money again. A crash between two steps is healed by running all of them
-once more, at the next start.
+The entry fixed the outcome; nothing here computes money again. The order is what heals a crash between two steps: a row that is
+not final yet makes recovery run all of them once more, and a claim of a final row makes it run the last ones.
 """
 
 from dataclasses import dataclass, replace
@@ -22,14 +22,10 @@ class Settlement:
     locks: Locks
 
     async def record(self, session: Session, entry: Entry) -> bool:
-        """Copy the entry's outcome to the session's record; whether this call did it."""
-        return await self.sessions.move(session.id, expect=LIVE, to=ended_record(session, entry))
-
-    async def follow(self, session: Session, entry: Entry) -> None:
-        """Everything after the record."""
+        """Complete the timeline, close the conversation, then make the session's record final; whether this call did that."""
         await self.timeline.add(trail_rows(session.id, entry.facts["trail"]))
         await self.rooms.close(session.id, at_ms=entry.facts["endedAt"])
-        await self.release(session)
+        return await self.sessions.move(session.id, expect=LIVE, to=ended_record(session, entry))
 
     async def release(self, session: Session) -> None:
         """Free both people: claims first, then the locks that only mirror them."""

@@ -3,12 +3,9 @@
 The first half drives the pure decisions on an account in memory; the second half runs the engine for what only it decides.
 """
 
-import asyncio
-import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import cycle
-from pathlib import Path
 
 import orjson
 from hypothesis import example, given, settings
@@ -34,13 +31,13 @@ from billing_engine.consultations.rules import Rules
 from billing_engine.ledger.model import Account, Entry
 from billing_engine.money import affordable_seconds, commission_of, price
 from server.storage.ledger_codec import holds_of_json, holds_to_json
-from tests.support.consult import World, open_world
-from tests.support.manual_clock import ManualClock
 
 START_MS = 1_767_225_600_000
 SID = "s1"
 
-rates = st.one_of(st.integers(1, 10_000_000), st.integers(1, 130), st.sampled_from([1, 59, 60, 61, 6_000, 10_000_000]))
+rates = st.one_of(
+    st.integers(1, 10_000_000), st.integers(1, 130), st.sampled_from([1, 59, 60, 61, 6_000, 10_000_000])
+)
 
 
 # -- price and its inverse --------------------------------------------------------------------------------------------
@@ -103,7 +100,15 @@ class Life:
         self.proof_ms = self.now_ms
         self.resumed_ms = self.now_ms
         meter = Meter(
-            "u1", "l1", self.rate, self.commission_bp, self.max_minor, self.now_ms, 0, self.now_ms, self.now_ms
+            "u1",
+            "l1",
+            self.rate,
+            self.commission_bp,
+            self.max_minor,
+            self.now_ms,
+            0,
+            self.now_ms,
+            self.now_ms,
         )
         self.account, self.bill = open_session(
             self.account, None, session_id=SID, meter=meter, owner=self.owner, rules=self.rules
@@ -179,13 +184,19 @@ class Life:
         order = Close(SID, reason, self.now_ms, only_if_short=only_if_short)
         ended_ms = max(self.proof_ms, min(self.now_ms, self.until_ms))
         before = self.account
-        self.account, entry = close(self.account, None, order=order, day="2026-01-01", booked_at_ms=self.now_ms)
+        self.account, entry = close(
+            self.account, None, order=order, day="2026-01-01", booked_at_ms=self.now_ms
+        )
         self._see(entry.facts["trail"])
         served_ms = ended_ms - START_MS - sum(to - since for since, to in self.pauses)
         gross = price(self.rate, served_ms // 1000)
         facts = entry.facts
         assert facts["endedAt"] == ended_ms
-        assert (facts["servedMs"], facts["durationS"], facts["gross"]) == (served_ms, served_ms // 1000, gross)
+        assert (facts["servedMs"], facts["durationS"], facts["gross"]) == (
+            served_ms,
+            served_ms // 1000,
+            gross,
+        )
         rows = [self.rows[k] for k in sorted(self.rows)]
         assert sorted(self.rows) == list(range(len(rows)))
         assert served_ms_of((at_ms, event) for at_ms, event, _ in rows) == served_ms
@@ -215,7 +226,7 @@ class Life:
 
     def _see(self, trail: list[list[object]]) -> None:
         for k, at_ms, event, reason in trail:
-            assert self.rows.setdefault(k, (at_ms, event, reason)) == (at_ms, event, reason)  # type: ignore[arg-type, comparison-overlap]  # JSON
+            assert self.rows.setdefault(k, (at_ms, event, reason)) == (at_ms, event, reason)  # type: ignore[arg-type]  # JSON
 
     def _check(self) -> None:
         """After every write: nothing below zero, and paid-until is exactly what the hold pays."""
@@ -323,12 +334,16 @@ def test_a_session_without_money_ends_at_its_last_paid_second_and_not_a_millisec
     before = life.account
     life.recharge(recharge)
     if affordable_seconds(rate, life.account.posted) > life.bill.paid_s:
-        _refused(lambda: life.end(EndReason.WALLET_EMPTY, only_if_short=True))  # the recharge of that instant wins
+        _refused(
+            lambda: life.end(EndReason.WALLET_EMPTY, only_if_short=True)
+        )  # the recharge of that instant wins
     life.account = before
     entry = life.end(EndReason.WALLET_EMPTY, only_if_short=True)
     assert entry.facts["endedAt"] == started + 1000 * affordable_seconds(rate, before.posted)
     assert entry.facts["reason"] == "WALLET_EMPTY"
-    assert life.account.posted < price(rate, entry.facts["durationS"] + 1) - price(rate, entry.facts["durationS"])
+    assert life.account.posted < price(rate, entry.facts["durationS"] + 1) - price(
+        rate, entry.facts["durationS"]
+    )
 
 
 def _refused(act: Callable[[], object]) -> None:
@@ -340,7 +355,9 @@ def _refused(act: Callable[[], object]) -> None:
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**8), st.integers(1, 10**5), st.integers(0, 10**5))
-def test_the_grid_of_ticks_hangs_on_the_start_alone(tick_ms: int, after_ms: int, step_ms: int, lead_ms: int) -> None:
+def test_the_grid_of_ticks_hangs_on_the_start_alone(
+    tick_ms: int, after_ms: int, step_ms: int, lead_ms: int
+) -> None:
     """Ticks that followed the restart would align all sessions of a process for ever."""
     rules = Rules(tick_ms=tick_ms, lead_ms=lead_ms)
     first = next_tick_ms(START_MS, START_MS + after_ms, rules)

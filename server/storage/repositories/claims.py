@@ -7,6 +7,8 @@ from server.storage.errors import DuplicateId
 
 CLAIMS: Final = CollectionSpec(name="claims", text=("session_id",))
 
+_PAGE: Final = 1_000
+
 
 class CollectionClaims:
     """`user:ID` and `lawyer:ID` → the session that holds them. However many start at once, the unique
@@ -50,3 +52,13 @@ class CollectionClaims:
     async def held(self, persons: list[str]) -> dict[str, str]:
         found = await self._claims.get_many(persons)
         return {person: str(claim["session_id"]) for person, claim in found.items()}
+
+    async def everyone(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        after: tuple[str] | None = None
+        while True:
+            page = await self._claims.find({}, limit=_PAGE, after=after)
+            found |= {claim["_id"]: str(claim["session_id"]) for claim in page}
+            if len(page) < _PAGE:
+                return found
+            after = (page[-1]["_id"],)

@@ -1,0 +1,113 @@
+"""Ports that die, refuse or hang on command: between the engine and the real adapters, for tests of crashes and outages."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Died(BaseException):
+    """The process ended here. No `except Exception` and no `except BillingError` may survive it."""
+
+
+class Moment(StrEnum):
+    """Where, relative to a call's effect, something goes wrong."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+@dataclass
+class Fuse:
+    """Counts the async calls of every wrapped port and burns at the one that it is set to.
+
+    Once it is burnt, every call dies: nothing that the dead process still has on its stack reaches the store.
+    """
+
+    at: int | None = None
+    moment: Moment = Moment.BEFORE
+    calls: list[str] = field(default_factory=list)
+    #: Whether calls count now; one that does not count cannot burn.
+    counting: bool = True
+    burnt: bool = False
+    burning: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wrap(self, name: str, port: Any) -> Any:
+        """`port` with every async method under watch."""
+        return _Watched(name, port, self._around)
+
+    async def _around(self, label: str, call: Callable[[], Any]) -> Any:
+        if self.burnt:
+            raise Died(label)
+        if not self.counting:
+            return await call()
+        here = len(self.calls)
+        self.calls.append(label)
+        if here != self.at:
+            return await call()
+        if self.moment is Moment.AFTER:
+            await call()
+        self.burnt = True
+        self.burning.set()
+        raise Died(f"{self.moment} {label}")
+
+
+@dataclass
+class Outage:
+    """Ports whose calls fail, or hang until they are let go, while it is on. `only` narrows it to some calls ("ledger.commit_all")."""
+
+    error: Callable[[], Exception]
+    only: Callable[[str], bool] = lambda _: True
+    failing: bool = False
+    #: With `failing`: the call takes effect and only its answer is lost.
+    lose_answers: bool = False
+    hanging: bool = False
+    seen: list[str] = field(default_factory=list)
+    _gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wrap(self, name: str, port: Any) -> Any:
+        """`port` with every async method under this outage."""
+        return _Watched(name, port, self._around)
+
+    def hang(self) -> None:
+        """From now on calls wait."""
+        self.hanging = True
+        self._gate.clear()
+
+    def let_go(self) -> None:
+        """The calls that wait go on, and later ones do not wait."""
+        self.hanging = False
+        self._gate.set()
+
+    async def _around(self, label: str, call: Callable[[], Any]) -> Any:
+        if not self.only(label):
+            return await call()
+        if self.hanging:
+            self.seen.append(label)
+            await self._gate.wait()
+        if self.failing:
+            self.seen.append(label)
+            if self.lose_answers:
+                await call()
+            raise self.error()
+        return await call()
+
+
+class _Watched:
+    """Everything of the port, its coroutine functions wrapped."""
+
+    def __init__(self, name: str, port: Any, around: Callable[[str, Callable[[], Any]], Any]) -> None:
+        self._name = name
+        self._port = port
+        self._around = around
+
+    def __getattr__(self, method: str) -> Any:
+        found = getattr(self._port, method)
+        if not asyncio.iscoroutinefunction(found):
+            return found
+
+        async def watched(*args: Any, **more: Any) -> Any:
+            return await self._around(f"{self._name}.{method}", lambda: found(*args, **more))
+
+        return watched
