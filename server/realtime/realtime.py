@@ -99,10 +99,8 @@ class Realtime:
             await self.transport.close_socket(eio_sid, final=False)
             if n % _BATCH == _BATCH - 1:
                 await asyncio.sleep(0)
-        await self._gone(self.options.goodbye_s)
-        for eio_sid in list(engine.links):
-            engine.abort(eio_sid)
-        await self._gone(0.5)
+        # Who has not gone by then was cut off (`RoomTransport.close_socket`).
+        await self._gone(self.options.goodbye_s + 0.5)
         if open_at_first:
             log.info("sockets_closed", sockets=open_at_first, left=len(self))
 

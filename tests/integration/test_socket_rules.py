@@ -312,15 +312,6 @@ async def test_a_client_told_to_reconnect_does_so_by_itself(w: World) -> None:
     assert (await user.call("join_session", {"sessionId": SESSION}))["ok"]
 
 
-async def test_a_client_that_ignores_its_goodbye_is_cut_off(tmp_path: Path) -> None:
-    async with world(tmp_path, SocketOptions(goodbye_s=0.05)) as w, raw(w.port, autoclose=False) as client:
-        await client.login()
-
-        w.realtime.disconnect_user(USER, code=BYE_DISABLED, reason="ACCOUNT_DISABLED")
-
-        await gone(w)
-
-
 # --- shutdown ---
 
 

@@ -144,6 +144,9 @@ async def test_a_socket_that_never_finishes_connecting_is_closed(
 async def test_a_socket_that_leaves_the_chat_but_not_the_line_is_closed(tmp_path: Path) -> None:
     async with world(tmp_path, SocketOptions(connect_timeout_s=0.1)) as w, raw(w.port) as client:
         await client.login()
+        async with raw(w.port) as later:
+            while await later.frame():
+                pass  # its time is up, so the first one's is too
         await client.ws.send_str("41")
 
         while await client.frame():
@@ -235,6 +238,30 @@ async def test_a_client_that_takes_nothing_is_cut_however_little_waits(tmp_path:
 
         assert w.realtime.server.cut == 1
         assert w.realtime.server.eio.sockets == {}
+
+
+async def test_a_client_that_does_not_take_its_goodbye_is_cut_off(tmp_path: Path) -> None:
+    options = SocketOptions(goodbye_s=0.1, shed_bytes=64 * 1024, cut_bytes=64 * 1024 * 1024)
+    async with world(tmp_path, options) as w, AsyncExitStack() as stack:
+        stack.enter_context(closing(await never_reads(w)))
+        await until(lambda: full(w, "session:tick", {"padding": "x" * 10_000}))
+
+        assert w.realtime.disconnect_user(STRANGER, code=3501, reason="ACCOUNT_DISABLED") == 1
+
+        await gone(w)
+
+
+async def test_a_deploy_does_not_wait_for_a_client_that_does_not_read(tmp_path: Path) -> None:
+    options = SocketOptions(shed_bytes=64 * 1024, cut_bytes=64 * 1024 * 1024)
+    async with world(tmp_path, options) as w, AsyncExitStack() as stack:
+        stack.enter_context(closing(await never_reads(w)))
+        await until(lambda: full(w, "session:tick", {"padding": "x" * 10_000}))
+        started_s = time.monotonic()
+
+        await w.realtime.shutdown()
+
+        assert len(w.realtime) == 0
+        assert time.monotonic() - started_s < 3
 
 
 async def test_a_client_that_reads_owes_nothing(w: World) -> None:
