@@ -236,6 +236,8 @@ class Committer:
             if command.account_id not in moved:
                 done.setdefault(command.account_id, []).append(command)
         for account_id, answered in done.items():
+            if all(command.error is not None for command in answered):
+                continue
             try:
                 await self._redo_account(account_id)
             except Exception as failed:  # noqa: BLE001 - a repeat by key will redo and then answer
