@@ -84,7 +84,8 @@ class _Outer:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             response = self._cors.preflight(request) or await self._answer(request, handler)
             response.headers["X-Request-Id"] = request_id
-            response.headers["Cache-Control"] = "no-store"
+            # A document that never changes may say so itself.
+            response.headers.setdefault("Cache-Control", "no-store")
             response.headers["X-Content-Type-Options"] = "nosniff"
             self._cors.mark(request, response)
             self._note(request, response.status, (time.monotonic_ns() - started_ns) // 1_000)

@@ -69,7 +69,19 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[Call[Any, Any]], Awaitable[BaseModel | Reply]]
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An answer that is ready to be sent as it is: a page, a picture, JSON that was made at start-up.
+
+    Its route names the media type in `media_type`, unless the document has one of its own.
+    """
+
+    body: bytes
+    media_type: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Call[Any, Any]], Awaitable[BaseModel | Reply | Document]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +90,8 @@ class Route:
 
     `path` writes its parameters as `{session_id}`. `body` and `query` are None where the route takes none: the handler then
     gets None. `errors` are the domain errors beyond those that every route may give (401, 403, 422, …). `idempotent` routes
-    take an `Idempotency-Key` and run to their end even when the client goes away.
+    take an `Idempotency-Key` and run to their end even when the client goes away. `media_type` is what the answer is, where it
+    is not JSON. `documented` is False for what is no part of the API, such as the pages that describe it.
     """
 
     method: str
@@ -93,6 +106,8 @@ class Route:
     errors: tuple[type[Exception], ...] = ()
     idempotent: bool = False
     tags: tuple[str, ...] = ()
+    media_type: str = "application/json"
+    documented: bool = True
 
     @property
     def name(self) -> str:

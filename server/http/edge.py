@@ -13,13 +13,13 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel
 
-from billing_engine.errors import BillingError, Unavailable
+from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from server.auth.model import Principal
 from server.errors import Forbidden, Unauthenticated
 from server.http.parsing import read_body, read_path, read_query
 from server.idempotency import Idempotency, IdempotencyRow, StoredAnswer
 from server.problems import status_of
-from server.routing import Access, Call, Reply, Route
+from server.routing import Access, Call, Document, Reply, Route
 
 #: Turns an access token into its caller. Raises `Unauthenticated`, or `Unavailable` when that cannot be known now.
 Authenticate = Callable[[str], Awaitable[Principal]]
@@ -93,7 +93,10 @@ class Edge:
             # Two headers are one list (RFC 9110), and a list is no key: the comma and blank make it invalid.
             rendered = await self._to_its_end(self._once(route, call, ", ".join(keys) if keys else None))
         else:
-            rendered = _render(route, await route.handler(call))
+            answer = await route.handler(call)
+            if isinstance(answer, Document):
+                return _document(route, answer)
+            rendered = _render(route, answer)
         return web.Response(
             body=rendered.body.encode(),
             status=rendered.status,
@@ -177,7 +180,14 @@ def _under(call: Call[Any, Any], operation_id: str) -> Call[Any, Any]:
     )
 
 
-def _render(route: Route, answer: BaseModel | Reply) -> Rendered:
+def _document(route: Route, document: Document) -> web.Response:
+    headers = {"Content-Type": document.media_type or route.media_type, **document.headers}
+    return web.Response(body=document.body, status=route.status, headers=headers)
+
+
+def _render(route: Route, answer: BaseModel | Reply | Document) -> Rendered:
+    if isinstance(answer, Document):
+        raise InvariantBroken(rule="an answer that is kept for repeats is JSON", route=route.name)
     reply = answer if isinstance(answer, Reply) else Reply(answer)
     return Rendered(
         reply.status or route.status, reply.model.model_dump_json(by_alias=True), dict(reply.headers)
