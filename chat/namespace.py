@@ -102,6 +102,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
             )
             await self.enter_room(sid, user_room(principal.user_id))
         except ChatError as exc:
+            log.info("socket_refused", code=exc.code, remote=self._remote_of(environ))
             raise _refusal(exc.code, exc.detail, retryable=exc.retryable) from exc
         except Exception as exc:
             error_id = _log_unexpected("connect", exc)
