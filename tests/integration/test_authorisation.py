@@ -1,0 +1,398 @@
+"""Who may do what: every route and every socket event, for everybody who may ask. A row that is missing fails.
+
+Columns: `nobody` is whoever has no valid access token, in every way one can have none. `user` and `lawyer` are the two parties
+of the running and of the ended consultation; `user2` (with money) and `lawyer2` (verified, online, free) are strangers to it.
+A cell is a status, or `status:CODE` where the code is not the status's usual one.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import pytest
+import socketio
+from socketio.exceptions import ConnectionError as ConnectionRefused
+
+from chat.events import CLIENT_EVENTS
+from server.auth.model import Role
+from server.ids import new_id
+from server.routes import ROUTES
+from server.settings import DEVELOPMENT_SECRET
+from tests.support.api import Api, Person, open_api
+from tests.support.http import PASSWORD, Answer, Client
+
+CALLERS: Final = ("user", "lawyer", "user2", "lawyer2", "freelancer", "company", "admin")
+CODES: Final = {401: "UNAUTHENTICATED", 403: "FORBIDDEN", 404: "NOT_FOUND"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call and what each caller hears. `ids` puts the world's ids into the path's parameters, by their names."""
+
+    route: str
+    cells: Mapping[str, str]
+    body: Any = None
+    query: str = ""
+    ids: Mapping[str, str] | None = None
+
+    def __str__(self) -> str:
+        named = "".join(f" {id_}" for id_ in (self.ids or {}).values())
+        return f"{self.route}{named}{self.query and ' ' + self.query}"
+
+
+def row(route: str, cells: str, *, body: Any = None, query: str = "", **ids: str) -> Row:
+    return Row(route, dict(zip(("nobody", *CALLERS), cells.split(), strict=True)), body, query, ids)
+
+
+REGISTRATION: Final = {"email": "{fresh}", "password": PASSWORD, "name": "Somebody"}
+PAPERS: Final = {"ratePerMinute": "10", "barCouncilNumber": "X/1"}
+
+# fmt: off
+CALLS: Final = (
+    #                                 nobody  user  lawyer user2 lawyer2 freelancer company admin
+    row("GET /healthz",               "200    200   200    200   200     200        200     200"),
+    row("GET /readyz",                "200    200   200    200   200     200        200     200"),
+    # --- identity
+    row("POST /auth/register",        "201    201   201    201   201     201        201     201", body=REGISTRATION),
+    row("POST /auth/login",           "200    200   200    200   200     200        200     200",
+        body={"email": "{user2.email}", "password": PASSWORD}),
+    row("POST /auth/login",           "401:INVALID_CREDENTIALS " * 8, body={"email": "{user2.email}", "password": "something else"}),
+    row("POST /auth/login",           "403:ACCOUNT_DISABLED " * 8, body={"email": "{disabled.email}", "password": PASSWORD}),
+    # What counts is who has the refresh token.
+    row("POST /auth/refresh",         "200    200   200    200   200     200        200     200",
+        body={"refreshToken": "{user2.refresh_token}"}),
+    row("POST /auth/refresh",         "401:INVALID_REFRESH_TOKEN " * 8, body={"refreshToken": "{disabled.refresh_token}"}),
+    row("POST /auth/logout",          "401    200   200    200   200     200        200     200"),
+    row("POST /auth/logout",          "401    200   200    200   200     200        200     200", body={"everywhere": True}),
+    row("GET /auth/me",               "401    200   200    200   200     200        200     200"),
+    # --- wallet
+    row("POST /wallet/recharge",      "401    201   403    201   403     403        403     403", body={"amount": "10.00"}),
+    row("GET /wallet/balance",        "401    200   403    200   403     403        403     403"),
+    row("GET /wallet/transactions",   "401    200   403    200   403     403        403     403"),
+    # --- lawyers
+    row("POST /lawyer/register",      "201    201   201    201   201     201        201     201", body=REGISTRATION | PAPERS),
+    row("PATCH /lawyer/availability", "401    403   200    403   200     403        403     403", body={"isOnline": False}),
+    row("GET /lawyer/profile",        "401    403   200    403   200     403        403     403"),
+    row("PATCH /lawyer/profile",      "401    403   200    403   200     403        403     403", body={"bio": "New"}),
+    row("GET /lawyers",               "401    200   200    200   200     200        200     200"),
+    row("GET /lawyer/{lawyer_id}",    "401    200   200    200   200     200        200     200", lawyer_id="lawyer"),
+    row("GET /lawyer/{lawyer_id}",    "401    404   404    404   404     404        404     200", lawyer_id="unverified"),
+    row("GET /lawyer/{lawyer_id}",    "401    404   404    404   404     404        404     404", lawyer_id="user2"),
+    row("GET /lawyer/{lawyer_id}",    "401    404   404    404   404     404        404     404", lawyer_id="unknown"),
+    row("GET /lawyer/{lawyer_id}/reviews",
+                                      "401    200   200    200   200     200        200     200", lawyer_id="lawyer"),
+    row("GET /lawyer/{lawyer_id}/reviews",
+                                      "401    404   404    404   404     404        404     200", lawyer_id="unverified"),
+    row("GET /lawyer/{lawyer_id}/reviews",
+                                      "401    404   404    404   404     404        404     404", lawyer_id="unknown"),
+    row("GET /lawyer/earnings/summary",
+                                      "401    403   200    403   200     403        403     403"),
+    row("GET /lawyer/earnings",       "401    403   200    403   200     403        403     403"),
+    row("GET /admin/lawyers",         "401    403   403    403   403     403        403     200", query="?verified=false"),
+    row("PATCH /lawyer/{lawyer_id}/verify",
+                                      "401    403   403    403   403     403        403     200", lawyer_id="unverified"),
+    row("PATCH /lawyer/{lawyer_id}/verify",
+                                      "401    403   403    403   403     403        403     404", lawyer_id="user2"),
+    row("PATCH /lawyer/{lawyer_id}/verify",
+                                      "401    403   403    403   403     403        403     404", lawyer_id="unknown"),
+    # --- consultations
+    row("POST /consult/start",        "401    409:USER_BUSY 403 201 403  403        403     403", body={"lawyerId": "{lawyer2}"}),
+    row("POST /consult/start",        "401    409:USER_BUSY 403 409:LAWYER_BUSY 403 403 403 403", body={"lawyerId": "{lawyer}"}),
+    row("POST /consult/start",        "401    404   403    404   403     403        403     403", body={"lawyerId": "{unknown}"}),
+    row("POST /consult/start",        "401    404   403    404   403     403        403     403", body={"lawyerId": "{user}"}),
+    row("GET /consult/quote",         "401    200   403    200   403     403        403     403", query="?lawyerId={lawyer2}"),
+    row("GET /consult/quote",         "401    404   403    404   403     403        403     403", query="?lawyerId={unknown}"),
+    row("GET /consult/active",        "401    200   200    200   200     403        403     403"),
+    row("GET /consult",               "401    200   200    200   200     403        403     403"),
+    row("GET /consult/{session_id}",  "401    200   200    404   404     403        403     200", session_id="running"),
+    row("GET /consult/{session_id}",  "401    200   200    404   404     403        403     200", session_id="ended"),
+    row("GET /consult/{session_id}",  "401    404   404    404   404     403        403     404", session_id="unknown"),
+    row("POST /consult/{session_id}/end",
+                                      "401    200   200    404   404     403        403     200", session_id="running"),
+    row("POST /consult/{session_id}/end",
+                                      "401    200   200    404   404     403        403     200", session_id="ended"),
+    row("POST /consult/{session_id}/end",
+                                      "401    404   404    404   404     403        403     404", session_id="unknown"),
+    # --- chat, reviews
+    row("GET /chat/{session_id}",     "401    200   200    404   404     403        403     403", session_id="running"),
+    row("GET /chat/{session_id}",     "401    200   200    404   404     403        403     403", session_id="ended"),
+    row("GET /chat/{session_id}",     "401    404   404    404   404     403        403     403", session_id="unknown"),
+    row("POST /review",               "401    201   403    404   403     403        403     403",
+        body={"sessionId": "{ended}", "rating": 5}),
+    row("POST /review",               "401    409:SESSION_NOT_ENDED 403 404 403 403 403     403",
+        body={"sessionId": "{running}", "rating": 5}),
+    row("POST /review",               "401    404   403    404   403     403        403     403",
+        body={"sessionId": "{unknown}", "rating": 5}),
+)
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """One event and what each caller's acknowledgement says: `ok` or the error's code."""
+
+    event: str
+    payload: Mapping[str, Any]
+    session: str
+    cells: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.event} {self.session}"
+
+
+def event(name: str, session: str, cells: str, **payload: Any) -> EventRow:
+    return EventRow(name, payload, session, dict(zip(CALLERS, cells.split(), strict=True)))
+
+
+EVENTS: Final = (
+    #                                     user      lawyer    user2     lawyer2   freelancer company admin
+    event("join_session", "running",      "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
+    event("join_session", "ended",        "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
+    event("join_session", "unknown",      "NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
+    event("send_message", "running",      "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND", body="Hello"),
+    event("send_message", "ended",        "SESSION_NOT_ACTIVE SESSION_NOT_ACTIVE NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND",
+          body="Hello"),
+    event("send_message", "unknown",      "NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND", body="Hello"),
+    event("message_delivered", "running", "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND", uptoSeq=9),
+    event("message_delivered", "ended",   "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND", uptoSeq=9),
+    event("message_delivered", "unknown", "NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND", uptoSeq=9),
+    event("mark_seen", "running",         "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
+    event("mark_seen", "ended",           "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
+    event("mark_seen", "unknown",         "NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
+    # Whoever has not joined with this socket: a party is told to, everybody else that there is nothing.
+    event("typing", "running",            "NOT_JOINED NOT_JOINED NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND", isTyping=True),
+    event("typing", "ended",              "NOT_JOINED NOT_JOINED NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND", isTyping=True),
+    event("typing", "unknown",            "NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND", isTyping=True),
+    event("leave_session", "running",     "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
+    event("leave_session", "ended",       "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
+    event("leave_session", "unknown",     "NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
+)
+# fmt: on
+
+
+@dataclass
+class Town:
+    """Everybody of the table, one consultation that runs and one that has ended."""
+
+    api: Api
+    people: Mapping[str, Person]
+    #: Every way to have no valid token, by name, as Authorization headers.
+    nobodies: Mapping[str, str | None]
+    ids: Mapping[str, str]
+
+    def clients(self, caller: str) -> list[tuple[str, Client]]:
+        if caller != "nobody":
+            return [(caller, self.people[caller])]
+        return [(name, self.api.anonymous) for name in self.nobodies]
+
+    async def call(self, row: Row, name: str, client: Client, **other_ids: str) -> Answer:
+        ids = {**self.ids, **other_ids}
+        method, path = row.route.split()
+        path = path.format(**{param: ids[which] for param, which in (row.ids or {}).items()})
+        headers = {}
+        if (header := self.nobodies.get(name)) is not None:
+            headers["Authorization"] = header
+        body = None if row.body is None else json.loads(self._filled(json.dumps(row.body), ids))
+        query = self._filled(row.query, ids)
+        return await client.call(method, path + query, json=body, headers=headers)
+
+    def _filled(self, text: str, ids: Mapping[str, str]) -> str:
+        def value(match: re.Match[str]) -> str:
+            name, _, attribute = match[1].partition(".")
+            if name == "fresh":
+                return f"{new_id()}@example.com"
+            return str(getattr(self.people[name], attribute)) if attribute else ids[name]
+
+        return re.sub(r"\{([a-z0-9_.]+)\}", value, text)
+
+
+@asynccontextmanager
+async def a_town(directory: Path) -> AsyncIterator[Town]:
+    async with open_api(directory) as api:
+        late = await api.register()
+        await api.advance(15 * 60)
+        people = {
+            "user": await api.a_user("500.00"),
+            "user2": await api.a_user("500.00"),
+            "lawyer": await api.a_lawyer(),
+            "lawyer2": await api.a_lawyer(),
+            "freelancer": await api.register(Role.FREELANCER),
+            "company": await api.register(Role.COMPANY),
+            "admin": await api.admin(),
+            "unverified": await api.a_lawyer(verified=False),
+            "disabled": await api.register(),
+        }
+        user, lawyer = people["user"], people["lawyer"]
+        ended = await user.start(lawyer.id)
+        await api.advance(5)
+        await user.end(ended)
+        running = await user.start(lawyer.id)
+        left = await api.log_in(user.email)
+        assert (await left.post("/auth/logout")).status == 200
+        await api.services.sign_ins.disable(people["disabled"].id)
+        claims = jwt.decode(str(user.token), options={"verify_signature": False})
+        nobodies = {
+            "no header": None,
+            "an empty header": "",
+            "another scheme": "Basic dXNlcjpwYXNz",
+            "no token": "Bearer ",
+            "no JWT": "Bearer a-bad-token",
+            "a forged token": f"Bearer {jwt.encode(claims, 's' * 32, algorithm='HS256')}",
+            "an unsigned token": f"Bearer {jwt.encode(claims, None, algorithm='none')}",
+            "a token that makes itself an admin's": f"Bearer {_promoted(str(user.token))}",
+            "a token of an unknown log-in": f"Bearer {jwt.encode(claims | {'fam': 'f1'}, DEVELOPMENT_SECRET)}",
+            "a refresh token": f"Bearer {user.refresh_token}",
+            "an expired token": f"Bearer {late.token}",
+            "a token after its log-out": f"Bearer {left.token}",
+            "a disabled account's token": f"Bearer {people['disabled'].token}",
+        }
+        ids = {name: person.id for name, person in people.items()}
+        ids |= {"running": running, "ended": ended, "unknown": new_id()}
+        yield Town(api, people, nobodies, ids)
+
+
+def _promoted(token: str) -> str:
+    """The token with another payload under its old signature."""
+    head, _, signature = token.split(".")
+    claims = jwt.decode(token, options={"verify_signature": False})
+    return f"{head}.{jwt.encode(claims | {'role': 'ADMIN'}, 's' * 32).split('.')[1]}.{signature}"
+
+
+@pytest.fixture
+async def town(tmp_path: Path) -> AsyncIterator[Town]:
+    async with a_town(tmp_path) as town:
+        yield town
+
+
+def test_every_route_has_its_rows() -> None:
+    assert {row.route for row in CALLS} == {route.name for route in ROUTES}
+
+
+def test_every_event_has_its_rows() -> None:
+    assert {(row.event, row.session) for row in EVENTS} == {
+        (name, session) for name in CLIENT_EVENTS for session in ("running", "ended", "unknown")
+    }
+
+
+def test_the_table_says_of_every_role_what_the_routes_say() -> None:
+    """A role that gets 403 in one row of a route gets it in all: roles are looked at before objects."""
+    for route in ROUTES:
+        rows = [row for row in CALLS if row.route == route.name]
+        for caller in CALLERS:
+            refused = {row.cells[caller] == "403" for row in rows}
+            assert len(refused) == 1, (route.name, caller)
+
+
+async def _check(town: Town, row: Row) -> list[str]:
+    """What is not as the row says. Refused calls come first, so that they cannot profit from what was granted."""
+    wrong: list[str] = []
+    for caller, cell in sorted(row.cells.items(), key=lambda item: item[1] < "400"):
+        status, _, code = cell.partition(":")
+        for name, client in town.clients(caller):
+            before = town.api.everything()
+            answer = await town.call(row, name, client)
+            said = f"{row}: {name} hears {answer.status} {answer.text[:200]}"
+            if answer.status != int(status):
+                wrong.append(said)
+                continue
+            if answer.status < 400:
+                if row.route.startswith("GET") and town.api.everything() != before:
+                    wrong.append(f"{row}: {name} changed something by reading")
+                continue
+            if answer.code != (code or CODES[answer.status]) or answer.json["status"] != answer.status:
+                wrong.append(said)
+            if answer.status == 401 and "Bearer" not in answer.headers["WWW-Authenticate"]:
+                wrong.append(f"{row}: {name} is not told how to authenticate")
+            if town.api.everything() != before:
+                wrong.append(f"{row}: {name} was refused and changed something")
+            if answer.status == 404:
+                ids = {which: new_id() for which in town.ids}
+                unknown = await town.call(row, name, client, **ids)
+                if _without_ids(answer) != _without_ids(unknown):
+                    wrong.append(f"{row}: {name} can tell somebody else's from none: {answer.text}")
+    return wrong
+
+
+def _without_ids(answer: Answer) -> tuple[int, Any, set[str]]:
+    return answer.status, json.loads(re.sub(r"\b[0-9a-f]{32}\b", "ID", answer.text)), set(answer.headers)
+
+
+async def test_who_may_read_what(town: Town) -> None:
+    """All reading rows in one town: reading changes nothing."""
+    wrong = [problem for row in CALLS if row.route.startswith("GET") for problem in await _check(town, row)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("row", [row for row in CALLS if not row.route.startswith("GET")], ids=str)
+async def test_who_may_do_what(town: Town, row: Row) -> None:
+    assert await _check(town, row) == []
+
+
+async def test_head_is_refused_to_whoever_may_not_get(town: Town) -> None:
+    wrong = []
+    for row in CALLS:
+        if row.route.startswith("GET"):
+            head = Row(row.route.replace("GET", "HEAD"), row.cells, row.body, row.query, row.ids)
+            for caller, cell in row.cells.items():
+                for name, client in town.clients(caller):
+                    answer = await town.call(head, name, client)
+                    if str(answer.status) != cell or answer.text:
+                        wrong.append(f"{head}: {name} hears {answer.status} {answer.text}")
+    assert wrong == []
+
+
+async def test_who_may_say_what_on_a_socket(town: Town) -> None:
+    """Each event on a connection of its own, so that nobody profits from an earlier join."""
+    wrong: list[str] = []
+    for row in EVENTS:
+        for caller, cell in sorted(row.cells.items(), key=lambda item: item[1] == "ok"):
+            socket = await town.api.connect(town.people[caller].token)
+            before = town.api.everything()
+            ack = await socket.call(row.event, {**row.payload, "sessionId": town.ids[row.session]})
+            heard = "ok" if ack["ok"] else ack["error"]["code"]
+            if heard != cell:
+                wrong.append(f"{row}: {caller} hears {ack}")
+            if cell != "ok" and town.api.everything() != before:
+                wrong.append(f"{row}: {caller} was refused and changed something")
+            if cell == "NOT_FOUND":
+                unknown = await socket.call(row.event, {**row.payload, "sessionId": new_id()})
+                if unknown != ack:
+                    wrong.append(f"{row}: {caller} can tell somebody else's from none: {ack} {unknown}")
+            await socket.sio.disconnect()
+    assert wrong == []
+
+
+async def test_nobody_connects_without_a_valid_token(town: Town) -> None:
+    """As for requests, except that a socket's token is checked without asking the store whether its log-in is known."""
+    for name, header in town.nobodies.items():
+        if name == "a token of an unknown log-in":
+            continue
+        client = socketio.AsyncClient(reconnection=False)
+        reasons: list[Any] = []
+        client.on("connect_error", reasons.append)
+        auth = None if header is None else {"token": header.removeprefix("Bearer ")}
+        with pytest.raises(ConnectionRefused):
+            await client.connect(town.api.base_url, auth=auth, transports=["websocket"])
+        assert [reason["data"]["code"] for reason in reasons] == ["UNAUTHENTICATED"], name
+        assert reasons[0]["data"]["retryable"] is False
+
+
+async def test_a_log_out_and_a_disabled_account_close_their_sockets(town: Town) -> None:
+    user, stranger = town.people["user"], town.people["user2"]
+    second = await town.api.log_in(user.email)
+    first_socket = await town.api.connect(user.token)
+    second_socket = await town.api.connect(second.token)
+    other_socket = await town.api.connect(stranger.token)
+
+    await second.post("/auth/logout")
+    await second_socket.gone.wait()
+    assert second_socket.told("server:bye")[0]["reconnect"] is False
+    assert (await first_socket.call("join_session", {"sessionId": town.ids["running"]}))["ok"]
+
+    await town.api.services.sign_ins.disable(user.id)
+    await first_socket.gone.wait()
+    assert (await other_socket.call("join_session", {"sessionId": town.ids["running"]}))["ok"] is False
