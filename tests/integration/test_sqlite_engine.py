@@ -24,7 +24,7 @@ from server.storage.sqlite.engine import (
     open_readonly,
 )
 from server.storage.sqlite.lanes import Lanes
-from tests.support.sqlite_faults import Gate
+from tests.support.sqlite_faults import Gate, sqlite_error
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE);"
 #: A batch ends when nothing waits, never because a test held it up.
@@ -54,6 +54,13 @@ def names(db: SqliteDatabase) -> list[str]:
 def raising(error: BaseException, *, after: str) -> Callable[[sqlite3.Connection], None]:
     def work(connection: sqlite3.Connection) -> None:
         insert(after)(connection)
+        raise error
+
+    return work
+
+
+def raising_at_once(error: BaseException) -> Callable[[sqlite3.Connection], None]:
+    def work(_connection: sqlite3.Connection) -> None:
         raise error
 
     return work
@@ -160,6 +167,24 @@ async def test_constraints_and_mistakes_in_the_sql_come_as_they_are(db: SqliteDa
         await db.write(Lane.REST, lambda c: c.execute("SELECT * FROM nowhere").fetchall())
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         db.read(lambda c: c.execute("SELECT * FROM nowhere").fetchall())
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR_READ])
+async def test_the_store_s_own_trouble_is_unavailable_to_one_caller(db: SqliteDatabase, code: int) -> None:
+    """The transaction is alive: only the one whose statement failed is told to come again."""
+    results = await outcomes(
+        [
+            db.submit(Lane.REST, insert("before")),
+            db.submit(Lane.REST, raising(sqlite_error(code), after="x")),
+            db.submit(Lane.REST, insert("behind")),
+        ]
+    )
+    assert type(results[1]) is StoreUnavailable
+    assert names(db) == ["before", "behind"]
+    with pytest.raises(StoreUnavailable):
+        await db.write(Lane.REST, raising(sqlite_error(code), after="x"))
+    with pytest.raises(StoreUnavailable):
+        db.read(raising_at_once(sqlite_error(code)))
 
 
 @pytest.mark.parametrize(
@@ -538,6 +563,18 @@ async def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, make: str) ->
         assert type(refused.value) is CannotOpen
     with pytest.raises(CannotOpen, match=r"bad\.db"):
         open_readonly(path)
+
+
+async def test_a_path_is_not_read_as_a_uri(tmp_path: Path) -> None:
+    """A reader that opened another file than the writer would find an empty shop."""
+    path = tmp_path / "it's? mode=rw#%41&x.db"
+    async with open_database(path, PATIENT) as db:
+        await db.script(SCHEMA)
+        await db.write(Lane.REST, insert("x"))
+        assert names(db) == ["x"]
+        await db.backup(tmp_path / "copy?.db")
+    with closing(open_readonly(tmp_path / "copy?.db")) as copy:
+        assert copy.execute("SELECT name FROM t").fetchall() == [("x",)]
 
 
 async def test_an_older_sqlite_is_warned_about(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
