@@ -31,23 +31,22 @@ class SystemClock:
         self._from_monotonic_ns = monotonic_ns()
         self._from_ns = max(wall_ns(), not_before_ms * _NS_PER_MS)
         self._slew_ns_per_s = 0
-        self._last_ns = self._from_ns
         self._slew()
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch, UTC. Never lower than an earlier answer."""
         elapsed_ns = self._monotonic_ns() - self._from_monotonic_ns
         now_ns = self._from_ns + elapsed_ns + elapsed_ns * self._slew_ns_per_s // 1_000_000_000
-        self._last_ns = max(self._last_ns, now_ns)
         if elapsed_ns >= _STRETCH_NS:
-            self._from_ns, self._from_monotonic_ns = self._last_ns, self._from_monotonic_ns + elapsed_ns
+            # From here on at a new rate: the line bends and never breaks.
+            self._from_ns, self._from_monotonic_ns = now_ns, self._from_monotonic_ns + elapsed_ns
             self._slew()
-        return self._last_ns // _NS_PER_MS
+        return now_ns // _NS_PER_MS
 
     def not_before(self, ms: int) -> None:
         """Go on from `ms` if the clock is behind it: the last stored instant, known once the store is open."""
         if self.now_ms() < ms:
-            self._from_ns = self._last_ns = ms * _NS_PER_MS
+            self._from_ns = ms * _NS_PER_MS
             self._from_monotonic_ns = self._monotonic_ns()
             self._slew()
 

@@ -40,8 +40,7 @@ class Passwords:
         wanted = hashed.encode() if hashed is not None and possible else self._nobody
         if not possible:
             tried = tried.replace(b"\x00", b"")[: PASSWORD_BYTES.stop - 1]
-        equal = await self._run(lambda: bcrypt.checkpw(tried, wanted))
-        return equal and possible
+        return await self._run(lambda: bcrypt.checkpw(tried, wanted))
 
     def close(self) -> None:
         """Let the threads go once they have finished what they do."""

@@ -1,7 +1,7 @@
 """`Idempotency-Key` over real HTTP: the same request moves money once, whatever happens in between."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import pytest
 
 from billing_engine.errors import NotEnough, Unavailable
 from server.auth.model import Role
+from server.errors import IdempotencyInProgress
 from server.idempotency import LEASE_MS
 from server.routing import Call, Reply, Route, only
+from server.storage.repositories.idempotency import IDEMPOTENCY
 from server.wire import MoneyIn, WireModel
 from tests.support.http import PASSWORD, HttpWorld, http_world
 
@@ -290,6 +292,47 @@ async def test_a_client_that_hangs_up_does_not_stop_the_money(world):
     assert again.status == 201
     assert again.headers["Idempotency-Replayed"] == "true"
     assert len(till.calls) == 1
+
+
+async def test_a_deploy_waits_for_the_money(world):
+    """SIGTERM in the middle of a payment: its handler is cancelled, its operation is not."""
+    client, till = await world.signed_in(), _till(world)
+    till.go_on.clear()
+    cut = asyncio.create_task(client.post("/pay", {"amount": "5.00"}, key="k"))
+    await till.entered.wait()
+    stopping = asyncio.create_task(world.runner.cleanup())
+    await asyncio.gather(cut, return_exceptions=True)
+    assert not stopping.done()
+    till.go_on.set()
+    await stopping
+
+    rows = await world.collections.open(IDEMPOTENCY)
+    assert [row["answered"] for row in await rows.find({})] == [True]
+    assert len(till.done) == 1
+
+
+async def test_only_the_run_that_has_the_row_may_give_it_back(world):
+    """A frozen first run that is refused at last must not free the key under the run that took over."""
+    ask = {"caller": "u", "route": "POST /pay", "key": "k", "fingerprint": "f"}
+    frozen = await world.idempotency.begin(**ask)
+    world.clock.jump_ms(LEASE_MS)
+    second = await world.idempotency.begin(**ask)
+    assert second.operation_id == frozen.operation_id
+
+    await world.idempotency.forget(frozen)
+    await world.idempotency.leave(frozen)
+    with pytest.raises(IdempotencyInProgress):
+        await world.idempotency.begin(**ask)
+    await world.idempotency.forget(second)
+    assert (await world.idempotency.begin(**ask)).operation_id != frozen.operation_id
+
+
+async def test_of_two_that_saw_the_same_stale_row_one_takes_it(world):
+    ask = {"caller": "u", "route": "POST /pay", "key": "k", "fingerprint": "f"}
+    stale = await world.idempotency.begin(**ask)
+    rows = world.idempotency._rows
+    taken = [await rows.lease(replace(stale, run=run), expect_run=stale.run) for run in ("one", "two")]
+    assert taken == [True, False]
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "\N{GRINNING FACE}", "a\tb"])

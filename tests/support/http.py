@@ -115,6 +115,7 @@ class HttpWorld:
     sign_ins: SignIns
     idempotency: Idempotency
     services: SimpleNamespace
+    runner: web.AppRunner
     revoked: list[tuple[str, str | None]] = field(default_factory=list)
 
     async def signed_in(self, role: Role = Role.USER, email: str | None = None) -> Client:
@@ -166,7 +167,7 @@ async def http_world(
             idempotency=idempotency,
             cors_origins=cors_origins,
         )
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -174,7 +175,16 @@ async def http_world(
         base_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         http = await stack.enter_async_context(aiohttp.ClientSession())
         world = HttpWorld(
-            Client(http, base_url), base_url, clock, db, collections, accounts, sign_ins, idempotency, behind
+            client=Client(http, base_url),
+            base_url=base_url,
+            clock=clock,
+            db=db,
+            collections=collections,
+            accounts=accounts,
+            sign_ins=sign_ins,
+            idempotency=idempotency,
+            services=behind,
+            runner=runner,
         )
         sign_ins.on_revoked(lambda user_id, family_id: world.revoked.append((user_id, family_id)))
         yield world
