@@ -53,11 +53,11 @@ class SocketAnnouncer:
 
     async def _tell(self, event: SessionEvent, push: Push, chat: ChatService) -> None:
         session = event.view.session
+        last_seq: int | None = None
         try:
             last_seq = await chat.last_seq(session.id)
         except ChatError as exc:
-            # Without the store's word on lastSeq a client would believe that it has missed nothing.
-            log.warning("%s is not announced: %r", event.name, exc, extra={"session_id": session.id})
-            return
+            # The news goes out all the same; null says that nobody knows whether a message was missed.
+            log.warning("%s is told without lastSeq: %r", event.name, exc, extra={"session_id": session.id})
         for person in (session.user_id, session.lawyer_id):
             push.post_to_user(person, event.name, event_payload(event, person, last_seq=last_seq))

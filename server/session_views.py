@@ -86,7 +86,7 @@ def timeline_out(rows: list[TimelineRow]) -> list[TimelineOut]:
     return [TimelineOut(at=row.at_ms, event=row.event, reason=row.reason) for row in rows]
 
 
-def event_payload(event: SessionEvent, viewer_id: str, *, last_seq: int) -> dict[str, Any]:
+def event_payload(event: SessionEvent, viewer_id: str, *, last_seq: int | None) -> dict[str, Any]:
     """The payload of a `session:*` event for one of the two parties."""
     payload = billing_state(event.view, viewer_id, last_seq=last_seq)
     if "threshold" in event.extra:
@@ -94,7 +94,7 @@ def event_payload(event: SessionEvent, viewer_id: str, *, last_seq: int) -> dict
     return payload
 
 
-def billing_state(view: SessionView, viewer_id: str, *, last_seq: int) -> dict[str, Any]:
+def billing_state(view: SessionView, viewer_id: str, *, last_seq: int | None) -> dict[str, Any]:
     """The bill at one instant, as events and the join acknowledgement carry it."""
     session = view.session
     asset = ASSETS[session.currency]
