@@ -17,6 +17,7 @@ from billing_engine.ledger.service import Ledger
 from billing_engine.money import Asset
 from billing_engine.wallets.service import WalletRules, Wallets
 from chat.errors import NotFound as NoConversation
+from chat.errors import Unauthenticated as NotAuthenticated
 from chat.namespace import BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
 from chat.service import ChatService
@@ -28,6 +29,7 @@ from server.auth.sign_ins import SignIns
 from server.auth.tokens import AccessTokens
 from server.clock import SystemClock
 from server.control import serve_commands
+from server.errors import Unauthenticated
 from server.gateways.simulated import SimulatedGateway
 from server.idempotency import Idempotency
 from server.ids import new_id
@@ -321,7 +323,10 @@ def _clock_check(clock: SystemClock) -> Callable[[], Awaitable[None]]:
 
 def _socket_principal(sign_ins: SignIns) -> Callable[[str], SocketPrincipal]:
     def authenticate(token: str) -> SocketPrincipal:
-        principal = sign_ins.verify(token)
+        try:
+            principal = sign_ins.verify(token)
+        except Unauthenticated as exc:
+            raise NotAuthenticated from exc
         return SocketPrincipal(principal.user_id, principal.role.value, principal.family_id)
 
     return authenticate
