@@ -78,8 +78,6 @@ class _Outer:
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _SANE_REQUEST_ID.fullmatch(given) else self._new_id()
         request[REQUEST_ID] = request_id
-        # A connection's requests share one context.
-        structlog.contextvars.clear_contextvars()
         started_ns = time.monotonic_ns()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             response = self._cors.preflight(request) or await self._answer(request, handler)
