@@ -27,8 +27,13 @@ async def read_body(request: web.Request, model: type[BaseModel]) -> BaseModel:
     """
     try:
         raw = await request.read()
-    except (ConnectionError, web.RequestPayloadError) as exc:
+    except ConnectionError as exc:
         raise ClientGone from exc
+    except web.RequestPayloadError as exc:
+        if request.transport is None or request.transport.is_closing():
+            raise ClientGone from exc
+        # The client is still there: what it sent is not compressed, or not cut into chunks, as its headers say.
+        raise MalformedJson(reason="the body is not encoded as its headers say") from exc
     if not raw:
         return validate(model, {}, whole="body")
     charset = (request.charset or "utf-8").lower()
