@@ -1,8 +1,9 @@
 """The collection port over SQLite: the contract, and what only a table with columns can get wrong."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,13 +131,12 @@ async def test_after_the_close_every_call_says_so(tmp_path: Path) -> None:
 async def test_a_refused_insert_leaves_the_others_of_its_commit(db: SqliteDatabase) -> None:
     things = await SqliteCollections(db).open(OLD)
     await things.insert(animal("t1"))
-    first, again, other = (
-        db.submit(
-            Lane.REST,
-            lambda c, n=n: c.execute('INSERT INTO c_things ("_id", "_body") VALUES (?, ?)', n).rowcount,
-        )
-        for n in (("t2", '{"_id":"t2"}'), ("t1", "{}"), ("t3", '{"_id":"t3"}'))
-    )
+
+    def put(id_: str) -> Callable[[sqlite3.Connection], int]:
+        sql = 'INSERT INTO c_things ("_id", "_body") VALUES (?, ?)'
+        return lambda connection: connection.execute(sql, (id_, f'{{"_id":"{id_}"}}')).rowcount
+
+    first, again, other = (db.submit(Lane.REST, put(id_)) for id_ in ("t2", "t1", "t3"))
     assert await first == 1
     with pytest.raises(sqlite3.IntegrityError):
         await again
@@ -144,6 +144,10 @@ async def test_a_refused_insert_leaves_the_others_of_its_commit(db: SqliteDataba
     with pytest.raises(DuplicateId):
         await things.insert(animal("t2"))
     assert ids(await things.find({})) == ["t1", "t2", "t3"]
+
+
+def fetching(sql: str, parameters: list[Any]) -> Callable[[sqlite3.Connection], list[Any]]:
+    return lambda connection: connection.execute(sql, parameters).fetchall()
 
 
 SHAPES = [
@@ -183,7 +187,7 @@ async def test_only_what_an_index_answers_is_read_on_the_event_loop(
         for range_ in ranges_after(ANIMALS, order, start):
             matching, parameters = conditions((*terms, *range_))
             sql = f"EXPLAIN QUERY PLAN SELECT _body FROM c_animals WHERE {matching} ORDER BY {order_by(order)} LIMIT 9"
-            plan = [row[3] for row in db.read(lambda c, s=sql, p=parameters: c.execute(s, p).fetchall())]
+            plan = [row[3] for row in db.read(fetching(sql, parameters))]
             if "_id" not in where:
                 assert not any("TEMP B-TREE" in step for step in plan), plan
             assert all(

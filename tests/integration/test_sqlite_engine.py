@@ -44,8 +44,9 @@ async def db(path: Path) -> AsyncIterator[SqliteDatabase]:
         yield database
 
 
-def insert(name: str) -> Callable[[sqlite3.Connection], int | None]:
-    return lambda connection: connection.execute("INSERT INTO t (name) VALUES (?)", (name,)).lastrowid
+def insert(name: str) -> Callable[[sqlite3.Connection], int]:
+    sql = "INSERT INTO t (name) VALUES (?)"
+    return lambda connection: connection.execute(sql, (name,)).lastrowid or 0
 
 
 def names(db: SqliteDatabase) -> list[str]:
@@ -88,7 +89,7 @@ async def test_what_a_write_returned_is_committed_and_every_reader_sees_it(
 async def test_what_gathers_during_a_batch_is_committed_with_it(db: SqliteDatabase) -> None:
     before = db.stats.commits
     gate = Gate()
-    futures = [db.submit(Lane.REST, gate.work)]
+    futures: list[Future[Any]] = [db.submit(Lane.REST, gate.work)]
     await gate.entered()
     futures += [db.submit(Lane.REST, insert(f"r{n}")) for n in range(500)]
     gate.open()
@@ -101,7 +102,7 @@ async def test_what_gathers_during_a_batch_is_committed_with_it(db: SqliteDataba
 async def test_a_thousand_callers_get_one_order(db: SqliteDatabase) -> None:
     """The order of submission is the order of the rows and of the results, over many commits."""
 
-    async def caller(number: int) -> list[int | None]:
+    async def caller(number: int) -> list[int]:
         return [await db.write(Lane.LEDGER, insert(f"{number}-{turn}")) for turn in range(5)]
 
     submitted = [db.submit(Lane.MESSAGES, insert(f"s{n}")) for n in range(1_000)]
@@ -293,7 +294,7 @@ async def test_work_submitted_as_the_writer_falls_asleep_is_done(
 ) -> None:
     """It looked, found nothing, and work came before it lay down: nobody would wake it again."""
     loop = asyncio.get_running_loop()
-    came: Future[Future[int | None]] = loop.create_future()
+    came: Future[Future[int]] = loop.create_future()
     submitted = threading.Event()
 
     def submit() -> None:

@@ -36,7 +36,7 @@ def failing_connection(faults: dict[str, list[Exception]]) -> type[sqlite3.Conne
     """A connection class whose `execute(sql)` raises the next of `faults[sql]`, while there is one."""
 
     class FailingConnection(sqlite3.Connection):
-        def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:  # type: ignore[override]
+        def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
             if faults.get(sql):
                 raise faults[sql].pop(0)
             return super().execute(sql, *args)
