@@ -5,6 +5,7 @@ need a sample: see `samples` of `bad_bodies` and `bad_queries`.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -229,8 +230,8 @@ def _bad_texts(part: Schema) -> Iterator[str]:
                 yield from ("a\x00b", "x" * (part.get("maxLength", 2_000) + 1))
                 if part.get("minLength"):
                     yield ""
-                if "pattern" in part:
-                    yield from ("~", "-1", "NaN")
+                pattern = part.get("pattern", "")
+                yield from (text for text in ("~", "-1", "NaN", "a\nb") if re.search(pattern, text) is None)
             case "integer":
                 yield from ("x", "1.5", "true", "", "9" * 50)
                 yield from map(str, _outside(part))
