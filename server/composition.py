@@ -215,7 +215,10 @@ async def build(
             services=services,
             authenticate=identity.sign_ins.authenticate,
             idempotency=Idempotency(
-                rows=await CollectionIdempotency.open(SqliteCollections(db)), clock=clock, new_id=new_id
+                rows=await CollectionIdempotency.open(SqliteCollections(db)),
+                clock=clock,
+                new_id=new_id,
+                alone=True,  # an SQLite file has one process
             ),
             cors_origins=settings.cors_origins,
             asset=settings.asset,

@@ -71,12 +71,22 @@ class Idempotency:
     """Decides for each request with a key: run it, run it again, or answer as before."""
 
     def __init__(
-        self, *, rows: IdempotencyRows, clock: Clock, new_id: Callable[[], str], lease_ms: int = LEASE_MS
+        self,
+        *,
+        rows: IdempotencyRows,
+        clock: Clock,
+        new_id: Callable[[], str],
+        lease_ms: int = LEASE_MS,
+        alone: bool = False,
     ) -> None:
+        """`alone`: no other process serves these rows, so a run that is not ours was cut short by a crash."""
         self._rows = rows
         self._clock = clock
         self._new_id = new_id
         self._lease_ms = lease_ms
+        self._alone = alone
+        #: Begins the name of every run of this process.
+        self._process = f"{new_id()}:"
 
     async def begin(self, *, caller: str, route: str, key: str, fingerprint: str) -> IdempotencyRow:
         """The row of this request. With an answer: give that one. Without: run, under its operation id.
@@ -95,7 +105,7 @@ class Idempotency:
                 id=row_id,
                 fingerprint=fingerprint,
                 operation_id=self._new_id(),
-                run=self._new_id(),
+                run=self._process + self._new_id(),
                 lease_until_ms=now_ms + self._lease_ms,
                 created_at_ms=now_ms,
             )
@@ -113,7 +123,8 @@ class Idempotency:
         if known.answer is not None:
             return known
         left_ms = known.lease_until_ms - self._clock.now_ms()
-        if left_ms > 0:
+        crashed = self._alone and not known.run.startswith(self._process)
+        if left_ms > 0 and not crashed:
             raise IdempotencyInProgress(retry_after_s=left_ms / 1000)
         again = replace(known, run=fresh.run, lease_until_ms=fresh.lease_until_ms)
         if not await self._rows.lease(again, expect_run=known.run):
