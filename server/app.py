@@ -85,6 +85,8 @@ class _Outer:
             # A document that never changes may say so itself.
             response.headers.setdefault("Cache-Control", "no-store")
             response.headers["X-Content-Type-Options"] = "nosniff"
+            # Left alone, it would name the versions of Python and aiohttp, for whoever looks for their holes.
+            response.headers["Server"] = "tarazu"
             self._cors.mark(request, response)
             self._note(request, response.status, (time.monotonic_ns() - started_ns) // 1_000)
         return response
