@@ -43,6 +43,42 @@ END_STATUS: Final = {
 
 LIVE: Final = frozenset({Status.ACTIVE, Status.PAUSED})
 FINISHED: Final = frozenset({Status.ENDED, Status.FORCE_ENDED, Status.ABORTED})
+#: STARTING and ABORTED are the engine's own business.
+VISIBLE: Final = frozenset(Status) - {Status.STARTING, Status.ABORTED}
+
+
+class Step(StrEnum):
+    """What can happen to a session, in the words of the documents."""
+
+    OPEN = "the first slice is held"
+    GIVE_BACK = "the start is given back"
+    PAUSE = "nobody serves it"
+    RESUME = "service goes on"
+    END = "a party or an admin ends it"
+    FORCE_END = "the money or a party is gone"
+
+
+#: A state machine is a table; what is not in it does not happen: every write of a record's status is conditional on it.
+#: PAUSE and RESUME are moves of the meter in the ledger's hold; the record keeps ACTIVE and the view tells.
+MOVES: Final = {
+    (Status.STARTING, Step.OPEN): Status.ACTIVE,
+    (Status.STARTING, Step.GIVE_BACK): Status.ABORTED,
+    # Giving back has several writes after this one; whoever finds them undone does it again.
+    (Status.ABORTED, Step.GIVE_BACK): Status.ABORTED,
+    (Status.ACTIVE, Step.PAUSE): Status.PAUSED,
+    (Status.PAUSED, Step.RESUME): Status.ACTIVE,
+    (Status.ACTIVE, Step.END): Status.ENDED,
+    (Status.PAUSED, Step.END): Status.ENDED,
+    (Status.ACTIVE, Step.FORCE_END): Status.FORCE_ENDED,
+    (Status.PAUSED, Step.FORCE_END): Status.FORCE_ENDED,
+}
+#: The step that each final status is reached by.
+LAST_STEP: Final = {Status.ENDED: Step.END, Status.FORCE_ENDED: Step.FORCE_END}
+
+
+def states_before(step: Step) -> frozenset[Status]:
+    """The states in which `step` can happen."""
+    return frozenset(status for status, taken in MOVES if taken is step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,16 @@ from billing_engine.consultations.meter import Meter
 from billing_engine.consultations.model import (
     FINISHED,
     LIVE,
+    VISIBLE,
     EndReason,
     LawyerTerms,
     Quote,
     Session,
     SessionView,
     Status,
+    Step,
     TimelineRow,
+    states_before,
 )
 from billing_engine.consultations.ports import Claims, Lawyers, Locks, Rooms, Sessions, Timeline
 from billing_engine.consultations.rules import Rules
@@ -125,7 +128,7 @@ class Consultations:
                 # Another process opened it and may be dead by now. Nobody bills under a name that is not his own.
                 await self.give_back(session)
                 return await self._begun(session.id)
-            if not await self._sessions.move(session.id, expect=frozenset({Status.STARTING}), to=started):
+            if not await self._sessions.move(session.id, expect=states_before(Step.OPEN), to=started):
                 return await self._begun(session.id)
         except BillingError as failed:
             await self._fall_back(session, failed)
@@ -168,7 +171,7 @@ class Consultations:
     async def _resolve(self, session: Session) -> None:
         """Make sure what became of a start that nobody knows of: running, then it is billed; begun, then it is given back."""
         stored = await self._sessions.get(session.id)
-        if stored is None or stored.status in (Status.STARTING, Status.ABORTED):
+        if stored is None or stored.status not in VISIBLE:
             await self.give_back(session)
         else:
             await self._take_up(stored)
@@ -268,8 +271,7 @@ class Consultations:
         that they mark what is not undone yet. A start that did come through, by a parallel run, is left alone.
         """
         aborted = replace(session, status=Status.ABORTED)
-        undone = frozenset({Status.STARTING, Status.ABORTED})
-        if not await self._sessions.move(session.id, expect=undone, to=aborted):
+        if not await self._sessions.move(session.id, expect=states_before(Step.GIVE_BACK), to=aborted):
             return
         await self._ledger.void(wallet_of(session.user_id), session.currency, hold_id_of(session.id))
         await self._settlement.release(session)
@@ -323,7 +325,7 @@ class Consultations:
     async def own(self, session_id: str, *, caller_id: str, is_admin: bool = False) -> Session:
         """The session's record for one of its parties or an admin. Raises `SessionNotFound` for anyone else."""
         session = await self._sessions.get(session_id)
-        visible = session is not None and session.status not in (Status.STARTING, Status.ABORTED)
+        visible = session is not None and session.status in VISIBLE
         if (
             session is None
             or not visible

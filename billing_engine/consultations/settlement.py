@@ -6,7 +6,14 @@ not final yet makes recovery run all of them once more, and a claim of a final r
 
 from dataclasses import dataclass, replace
 
-from billing_engine.consultations.model import LIVE, EndReason, Session, Status, TimelineRow
+from billing_engine.consultations.model import (
+    LAST_STEP,
+    EndReason,
+    Session,
+    Status,
+    TimelineRow,
+    states_before,
+)
 from billing_engine.consultations.ports import Claims, Locks, Rooms, Sessions, Timeline
 from billing_engine.ledger.model import Entry
 
@@ -25,7 +32,9 @@ class Settlement:
         """Complete the timeline, close the conversation, then make the session's record final; whether this call did that."""
         await self.timeline.add(trail_rows(session.id, entry.facts["trail"]))
         await self.rooms.close(session.id, at_ms=entry.facts["endedAt"])
-        return await self.sessions.move(session.id, expect=LIVE, to=ended_record(session, entry))
+        ended = ended_record(session, entry)
+        expect = states_before(LAST_STEP[ended.status])
+        return await self.sessions.move(session.id, expect=expect, to=ended)
 
     async def release(self, session: Session) -> None:
         """Free both people: claims first, then the locks that only mirror them."""

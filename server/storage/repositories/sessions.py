@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Final
 
-from billing_engine.consultations.model import LIVE, EndReason, Session, Status
+from billing_engine.consultations.model import LIVE, VISIBLE, EndReason, Session, Status
 from billing_engine.errors import InvariantBroken
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
 from server.storage.errors import DuplicateId
@@ -16,8 +16,7 @@ SESSIONS: Final = CollectionSpec(
 )
 
 _UNFINISHED: Final = sorted(status.value for status in {*LIVE, Status.STARTING})
-#: STARTING and ABORTED are the engine's own business: a list never shows them.
-_VISIBLE: Final = sorted(status.value for status in {*Status} - {Status.STARTING, Status.ABORTED})
+_VISIBLE: Final = sorted(status.value for status in VISIBLE)
 _PAGE: Final = 1_000
 _FIELDS: Final = tuple(field.name for field in fields(Session) if field.name != "id")
 
