@@ -4,12 +4,21 @@ The wallet belongs to the user: the lawyer sees neither the balance nor the cap,
 downwards, since more would tell the balance (SPEC 6).
 """
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from billing_engine.consultations.model import SessionEvent, SessionView, TimelineRow
+from billing_engine.consultations.model import (
+    VISIBLE,
+    EndReason,
+    SessionEvent,
+    SessionView,
+    Status,
+    TimelineRow,
+)
 from billing_engine.money import ASSETS, format_minor
-from server.wire import Instant, MoneyOut, WireModel, rfc3339
+from server.wire import Instant, MoneyOut, WireModel, one_of, rfc3339
 
+StatusOut = Annotated[str, one_of(status for status in Status if status in VISIBLE)]
+EndReasonOut = Annotated[str, one_of(EndReason)]
 LAWYER_SEES_REMAINING_FROM_S: Final = 120
 
 
@@ -17,7 +26,7 @@ class TimelineOut(WireModel):
     """One event of a session's life. `start`, `pause`, `resume`, `end`: the bill can be recomputed from them."""
 
     at: Instant
-    event: str
+    event: Annotated[str, one_of(("start", "pause", "resume", "end"))]
     reason: str | None
 
 
@@ -41,14 +50,14 @@ class SessionOut(WireModel):
     lawyer_id: str
     rate_per_minute: MoneyOut
     currency: str
-    status: str
+    status: StatusOut
     started_at: Instant | None
     paid_until: Instant | None
     remaining_seconds: int | None
     duration_seconds: int
     total_amount: MoneyOut
     ended_at: Instant | None
-    end_reason: str | None
+    end_reason: EndReasonOut | None
     max_amount: MoneyOut | None = None
     remaining_balance: MoneyOut | None = None
     timeline: list[TimelineOut] | None = None

@@ -6,7 +6,7 @@ Input is validated strictly ("5" is no integer, true is no 1), names are camelCa
 import base64
 import binascii
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -37,6 +37,8 @@ class WireModel(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
         serialize_by_alias=True,
+        # An answer always has all its fields; only a request may leave some out.
+        json_schema_serialization_defaults_required=True,
         strict=True,
         frozen=True,
         extra="ignore",
@@ -68,18 +70,49 @@ def _new_password(text: str) -> str:
     return text
 
 
+def described(**keywords: Any) -> Any:
+    """What the JSON Schema of a type says beyond what its constraints do."""
+    return Field(json_schema_extra=keywords)
+
+
+#: `_plain`, and something to be seen, as JSON Schema has it.
+ONE_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+
 #: One line: trimmed, not empty, no control characters.
 Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120), AfterValidator(_plain)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
+    AfterValidator(_plain),
+    described(pattern=ONE_LINE),
 ]
 #: An address as the person writes it; two that differ in case only are one account (`server.auth.model.email_key`).
-Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=254), AfterValidator(_email)]
+Email = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=254),
+    AfterValidator(_email),
+    described(format="email"),
+]
 #: A password being set. One being tried is a plain string: whatever does not fit is simply wrong.
-NewPassword = Annotated[str, StringConstraints(min_length=8, max_length=72), AfterValidator(_new_password)]
+NewPassword = Annotated[
+    str,
+    StringConstraints(min_length=8, max_length=72),
+    AfterValidator(_new_password),
+    described(format="password", description="8 to 72 bytes of UTF-8."),
+]
 #: A reference to something of ours. Whether it exists is found out later.
-Id = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_plain)]
+Id = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128),
+    AfterValidator(_plain),
+    described(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
+]
 #: Put it on an enum field of a request: strict mode would want the member, and the wire has its value.
 FromValue: Final = Strict(strict=False)
+
+
+def one_of(values: Iterable[str]) -> WithJsonSchema:
+    """For a text in an answer that is always one of `values`, in their order."""
+    return WithJsonSchema({"type": "string", "enum": [str(value) for value in values]}, mode="serialization")
 
 
 # --- Money
@@ -100,7 +133,7 @@ MoneyIn = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "pattern": r"^\d{1,16}(\.\d{1,12})?$"},
+                {"type": "string", "format": "decimal", "pattern": r"^\d{1,16}(\.\d{1,12})?$"},
                 {"type": "number", "minimum": 0},
             ],
             "examples": ["500.00"],
@@ -109,7 +142,10 @@ MoneyIn = Annotated[
 ]
 #: Money in major units as `billing_engine.money.format_minor` prints it.
 MoneyOut = Annotated[
-    str, WithJsonSchema({"type": "string", "pattern": r"^-?\d+\.\d{2,}$", "examples": ["500.00"]})
+    str,
+    WithJsonSchema(
+        {"type": "string", "format": "decimal", "pattern": r"^-?\d+\.\d{2,}$", "examples": ["500.00"]}
+    ),
 ]
 
 
@@ -146,7 +182,9 @@ class PageQuery(WireModel):
     """How much of a list, and from where on."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    cursor: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
+    cursor: (
+        Annotated[str, StringConstraints(min_length=1, max_length=512), described(format="cursor")] | None
+    ) = None
 
 
 def encode_cursor(*parts: int | str) -> str:

@@ -18,7 +18,19 @@ from server.people.model import (
 )
 from server.people.ports import EarningRow, EarningsSummary
 from server.people.service import Applicant
-from server.wire import Email, FromValue, Instant, MoneyIn, MoneyOut, Name, NewPassword, PageQuery, WireModel
+from server.wire import (
+    Email,
+    FromValue,
+    Id,
+    Instant,
+    MoneyIn,
+    MoneyOut,
+    Name,
+    NewPassword,
+    PageQuery,
+    WireModel,
+    described,
+)
 
 
 def _prose(text: str) -> str:
@@ -29,7 +41,16 @@ def _prose(text: str) -> str:
 
 
 #: Several lines, trimmed, possibly empty.
-Prose = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2_000), AfterValidator(_prose)]
+Prose = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=2_000),
+    AfterValidator(_prose),
+    described(pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"),
+]
+#: Why, to a lawyer. No `Name` with another maximal length: of two, the shorter one counts.
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(_prose)
+]
 #: One specialization or language.
 Label = Annotated[Name, Field(max_length=60)]
 Labels = Annotated[list[Label], Field(max_length=20)]
@@ -50,7 +71,9 @@ def _rating_centi(value: Any) -> int:
 RatingIn = Annotated[
     int,
     PlainValidator(_rating_centi),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-5](\.\d{1,2})?$", "examples": ["4.50"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^([0-4](\.\d{1,2})?|5(\.0{1,2})?)$", "examples": ["4.50"]}
+    ),
 ]
 
 
@@ -84,7 +107,7 @@ class VerifyBody(WireModel):
     """
 
     is_verified: bool = True
-    reason: Annotated[Name, Field(max_length=500)] | None = None
+    reason: Reason | None = None
     bar_council_number: BarCouncilNumber | None = None
 
 
@@ -116,7 +139,7 @@ class QueueQuery(PageQuery):
 class ReviewBody(WireModel):
     """One to five stars for an ended consultation."""
 
-    session_id: Annotated[Name, Field(max_length=128)]
+    session_id: Id
     rating: Annotated[int, Field(ge=1, le=5)]
     comment: Prose | None = None
 

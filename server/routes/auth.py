@@ -161,7 +161,7 @@ async def me(call: Call[None, None]) -> AccountView:
     return AccountView.of(account)
 
 
-_TAGS: Final = ("Identity",)
+_TAGS: Final = ("identity",)
 ROUTES: Final = (
     Route(
         method="POST",

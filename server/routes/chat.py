@@ -5,10 +5,11 @@ from typing import Annotated
 from pydantic import Field
 
 from chat.errors import NotFound
+from chat.model import Delivery
 from chat.model import Page as Messages
 from server.auth.model import Role
 from server.routing import Call, Route, only
-from server.wire import Instant, PageQuery, WireModel, decode_cursor, encode_cursor
+from server.wire import Instant, PageQuery, WireModel, decode_cursor, encode_cursor, one_of
 
 
 class MessageOut(WireModel):
@@ -20,7 +21,7 @@ class MessageOut(WireModel):
     sender_id: str
     client_msg_id: str
     body: str
-    status: str
+    status: Annotated[str, one_of(Delivery)]
     created_at: Instant
     delivered_at: Instant | None
     seen_at: Instant | None

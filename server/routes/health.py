@@ -35,7 +35,7 @@ async def readyz(call: Call[None, None]) -> ReadyView:
     return ReadyView(checks=sorted(checks))
 
 
-_TAGS: Final = ("Operations",)
+_TAGS: Final = ("operations",)
 ROUTES: Final = (
     Route(
         method="GET",
