@@ -1,0 +1,187 @@
+"""Examples of the API's bodies and answers, put together field by field from the schemas.
+
+A name means the same wherever it stands, so it has one sample; `Model.field` is for the exceptions. A test keeps each example
+valid and tells which new field still needs a sample.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+USER: Final = "019aa5e0c4b27d3c9d1f0a6b5c4d3e21"
+LAWYER: Final = "019aa5df11a07e559c2b7788f0e1d2c3"
+SESSION: Final = "019aa5e3807a7b0a8a51c8e0f1b2a394"
+MESSAGE: Final = f"{SESSION}:000000042"
+CLIENT_MESSAGE: Final = "4f9c2a36-6a0e-4d9b-9c60-2f1f6f0c7f11"
+STARTED: Final = "2026-11-21T09:30:00.000Z"
+LATER: Final = "2026-11-21T09:34:10.250Z"
+_JWT: Final = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIuLi4ifQ.c2lnbmF0dXJl"
+
+#: Field → sample.
+SAMPLES: Final[Mapping[str, Any]] = {
+    "accessToken": _JWT,
+    "afterSeq": 41,
+    "available": "500.00",
+    "barCouncilNumber": "KAR/1234/2015",
+    "bio": "Property and tenancy law since 2015.",
+    "body": "Can my landlord keep the deposit?",
+    "by": "019aa5d0a2c17f0e8f3b5e6d7c8b9a01",
+    "clientMsgId": CLIENT_MESSAGE,
+    "comment": "Clear and patient.",
+    "commission": "0.00",
+    "companyName": "Acme Pvt Ltd",
+    "currency": "INR",
+    "cursor": "WzE3OTUyMjY0MDAwMDUsIjAxOWFhNWUzIl0",
+    "deliveredSeq": 42,
+    "durationSeconds": 250,
+    "elapsedSeconds": 250,
+    "email": "asha@example.com",
+    "expiresIn": 900,
+    "gross": "125.00",
+    "held": "155.00",
+    "id": SESSION,
+    "lastSeq": 42,
+    "language": "English",
+    "languages": ["English", "Kannada"],
+    "lawyerId": LAWYER,
+    "limit": 20,
+    "maxAmount": "300.00",
+    "maxRate": "50.00",
+    "messageId": MESSAGE,
+    "minRating": "4.00",
+    "name": "Asha",
+    "net": "125.00",
+    "nextCursor": None,
+    "password": "correct horse battery",
+    "paymentId": "pay_019aa5e10c6f7a3b",
+    "pendingIds": [CLIENT_MESSAGE],
+    "ratePerMinute": "30.00",
+    "rating": 5,
+    "reason": "The bar council has no such number.",
+    "referenceId": SESSION,
+    "refreshToken": "Zk3xY7n0q6cE1mA9sV5tB2wR8uJ4hL6pD0fG3kN7yQ1",
+    "remainingBalance": "375.00",
+    "remainingSeconds": 750,
+    "requiredBalance": "50.00",
+    "reviewCount": 12,
+    "seenSeq": 40,
+    "senderId": USER,
+    "seq": 42,
+    "sessionId": SESSION,
+    "specialization": "Property",
+    "specializations": ["Property", "Tenancy"],
+    "thresholdSeconds": 120,
+    "totalAmount": "125.00",
+    "totalSessions": 38,
+    "unreadCount": 2,
+    "updated": 2,
+    "uptoSeq": 42,
+    "userId": USER,
+    "walletBalance": "345.00",
+    # --- where the same name means something else
+    "AccountView.id": USER,
+    "AccountView.profession": None,
+    "AccountView.companyName": None,
+    "ApplicantView.id": LAWYER,
+    "ApplicantView.name": "Adv. Rao",
+    "ApplicantView.email": "rao@example.com",
+    "ApplicantView.rating": None,
+    "ApplicantView.reviewCount": 0,
+    "ApplicantView.isVerified": False,
+    "ApplicantView.verification": None,
+    "BalanceOut.held": "0.00",
+    "EarningsSummaryView.totalEarnings": "48250.00",
+    "EarningsSummaryView.todayEarnings": "1250.00",
+    "EarningsSummaryView.monthEarnings": "18400.00",
+    "EarningsSummaryView.available": "48250.00",
+    "LawyerView.id": LAWYER,
+    "LawyerView.name": "Adv. Rao",
+    "LawyerView.rating": "4.50",
+    "LawyerView.verification": None,
+    "LawyerView.isBusy": False,
+    "MessageOut.id": MESSAGE,
+    "MessageOut.status": "DELIVERED",
+    "MessageOut.deliveredAt": LATER,
+    "MessageOut.seenAt": None,
+    "MessageView.id": MESSAGE,
+    "MessageView.deliveredAt": None,
+    "MessageView.seenAt": None,
+    "ReadyView.checks": ["clock", "locks", "storage"],
+    "RegisterBody.role": "USER",
+    "RegisterBody.profession": None,
+    "RegisterBody.companyName": None,
+    "RegisterLawyerBody.email": "rao@example.com",
+    "RegisterLawyerBody.name": "Adv. Rao",
+    "RechargeIn.amount": "500.00",
+    "RechargeOut.amount": "500.00",
+    "RechargeOut.walletBalance": "500.00",
+    "RegisteredLawyerView.user": {
+        "id": LAWYER, "email": "rao@example.com", "name": "Adv. Rao", "role": "LAWYER",
+        "profession": None, "companyName": None,
+    },
+    "SendAck.id": MESSAGE,
+    "SendAck.duplicate": False,
+    "SessionOut.lastMessage": None,
+    "SessionOut.maxAmount": None,
+    "SessionOut.endedAt": None,
+    "SessionOut.endReason": None,
+    "SessionOut.timeline": None,
+    "SessionOut.unreadCount": None,
+    "SessionOut.remainingBalance": "345.00",
+    "StoredView.id": MESSAGE,
+    "TimelineOut.event": "start",
+    "TimelineOut.reason": None,
+    "TransactionOut.id": "payment:simulated:pay_019aa5e10c6f7a3b",
+    "TransactionOut.amount": "500.00",
+    "TransactionOut.balanceBefore": "0.00",
+    "TransactionOut.balanceAfter": "500.00",
+    "TransactionOut.referenceId": "pay_019aa5e10c6f7a3b",
+    "VerifyBody.reason": None,
+    "VerifyBody.isVerified": True,
+}  # fmt: skip
+
+
+class Samples:
+    """Examples for the schemas of `components`. `missing` collects the fields that no sample is known for."""
+
+    def __init__(self, components: Mapping[str, Any]) -> None:
+        self._components = components
+        self.missing: set[str] = set()
+
+    def of(self, schema: Mapping[str, Any], *, model: str = "", field: str = "") -> Any:
+        """An example of the schema, which is that of `field` in `model`."""
+        for name in (f"{model}.{field}", field):
+            if name in SAMPLES:
+                return SAMPLES[name]
+        if "$ref" in schema:
+            name = schema["$ref"].rpartition("/")[2]
+            return self.of(self._components[name], model=name)
+        for keyword in ("const", "default"):
+            if keyword in schema:
+                return schema[keyword]
+        for keyword in ("examples", "enum"):
+            if keyword in schema:
+                return schema[keyword][0]
+        if "anyOf" in schema:
+            return self.of(schema["anyOf"][0], model=model, field=field)
+        return self._of_type(schema, model, field)
+
+    def _of_type(self, schema: Mapping[str, Any], model: str, field: str) -> Any:
+        match schema.get("type"):
+            case "object" if "properties" in schema:
+                made = {
+                    name: self.of(part, model=model, field=name)
+                    for name, part in schema["properties"].items()
+                }
+                required = schema.get("required", ())
+                return {name: value for name, value in made.items() if value is not None or name in required}
+            case "object":
+                values = schema.get("additionalProperties")
+                return {USER: self.of(values)} if isinstance(values, Mapping) else {}
+            case "array":
+                return [self.of(schema["items"], model=model)]
+            case "boolean":
+                return True
+            case "string" if schema.get("format") == "date-time":
+                return STARTED
+        self.missing.add(f"{model}.{field}")
+        return 1 if schema.get("type") in {"integer", "number"} else "text"
