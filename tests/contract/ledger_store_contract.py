@@ -61,10 +61,8 @@ async def found(store: LedgerStore, *ids: str) -> dict[str, tuple[str, int]]:
     return {id_: (one.version, one.account.posted) for id_, one in (await store.load(ids)).items()}
 
 
-class LedgerStoreContract:
-    """Documents by compare-and-set, rows by key, reports over rows."""
-
-    # --- documents ---
+class DocumentsContract:
+    """Account documents by compare-and-set."""
 
     async def test_what_does_not_exist_is_not_loaded(self, store: LedgerStore) -> None:
         await made(store, account(W, 7))
@@ -194,7 +192,9 @@ class LedgerStoreContract:
                 await store.commit(writes)
         assert await found(store, V, E) == {V: ("v1", 1)}
 
-    # --- rows ---
+
+class RowsContract:
+    """Entries copied out once, marked once."""
 
     async def test_a_row_comes_back_as_it_was_copied_out(self, store: LedgerStore) -> None:
         rows = [
@@ -273,7 +273,9 @@ class LedgerStoreContract:
         await store.insert_rows(entry(f"k{i:04}", i + 1) for i in range(1_201))
         assert len(await store.rows([f"k{i:04}" for i in range(1_201)])) == 1_201
 
-    # --- where redo has work, and what is held ---
+
+class WorkContract:
+    """Where redo has work, and what is held."""
 
     async def test_pending_names_accounts_with_a_tail_or_a_credit_to_forget(self, store: LedgerStore) -> None:
         await made(
@@ -301,7 +303,9 @@ class LedgerStoreContract:
         await store.commit([Write("v1", "v2", account(W, 10))])
         assert await store.open_holds("") == [(V, "consult:9")]
 
-    # --- reports ---
+
+class ReportsContract:
+    """Sums and lists over the rows."""
 
     async def test_lines_are_what_posted_entries_did_to_the_account(self, store: LedgerStore) -> None:
         pays = (
@@ -402,6 +406,10 @@ class LedgerStoreContract:
         await store.insert_rows([rupees, dollars])
         assert await store.balance_of_rows(GATEWAY, INR) == -100
         assert await store.balance_of_rows(GATEWAY, "USD") == -7_000_000
+
+
+class LedgerStoreContract(DocumentsContract, RowsContract, WorkContract, ReportsContract):
+    """The whole port."""
 
 
 class AtomicLedgerStoreContract(LedgerStoreContract):
