@@ -300,21 +300,25 @@ class Engine:
     async def _extend(self, live: Live) -> None:
         session = live.session
         asked_ms = self._clock.now_ms()
-        tick = Tick(session.id, live.bill.fence, live.bill.n + 1, asked_ms, live.copied_k, live.gap_from_ms)
+        gap_from_ms = live.gap_from_ms
+        if gap_from_ms is None and live.retry_at_ms is not None and asked_ms > live.gate_ms:
+            gap_from_ms = live.gate_ms  # earlier tries failed until the gate had shut: the store's time, not the server's
+        tick = Tick(session.id, live.bill.fence, live.bill.n + 1, asked_ms, live.copied_k, gap_from_ms)
         change = partial(extend, tick=tick, rules=self._rules)
         bill: Bill = await self._ledger.change(wallet_of(session.user_id), self._rules.asset.code, change)
         answered_ms = self._clock.now_ms()
         gate_ms, live.bill = live.gate_ms, bill
+        # An answer without evidence of now repeats an earlier write, whose answer was lost: it knows of no gap since then.
+        shut_ms = gate_ms if bill.meter.evidence_at_ms < asked_ms else max(gate_ms, asked_ms)
         if answered_ms <= gate_ms or (
-            asked_ms >= gate_ms and answered_ms - asked_ms <= self._rules.store_timeout_ms
+            shut_ms == asked_ms and answered_ms - asked_ms <= self._rules.store_timeout_ms
         ):
             live.gap_from_ms = None
             live.gate_ms = bill.paid_until_ms or 0
         else:
             # The gate shut while the store kept us waiting. The write bills time that nobody could use, so the next one
             # records it as a pause.
-            live.gap_from_ms = max(gate_ms, asked_ms)
-            live.gate_ms = live.gap_from_ms
+            live.gap_from_ms = live.gate_ms = shut_ms
 
     async def _copy_trail(self, live: Live) -> None:
         trail = live.bill.meter.trail
@@ -366,8 +370,12 @@ class Engine:
         task = self._settling.get(session.id)
         if task is None:
             task = self._keep(session.id, self._settle(session, entry))
-        done, _ = await asyncio.wait({task}, timeout=5 * self._rules.store_timeout_ms / 1000)
-        if not done:
+        late = asyncio.ensure_future(self._pause(5 * self._rules.store_timeout_ms))
+        try:
+            await asyncio.wait({task, late}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            late.cancel()
+        if not task.done():
             raise Unavailable(reason="the end is final, its record is being stored", session=session.id)
         task.result()
 
@@ -417,8 +425,11 @@ class Engine:
 
     async def _pause(self, duration_ms: int) -> None:
         turn = asyncio.Event()
-        self._clock.call_at_ms(self._clock.now_ms() + duration_ms, turn.set)
-        await turn.wait()
+        timer = self._clock.call_at_ms(self._clock.now_ms() + duration_ms, turn.set)
+        try:
+            await turn.wait()
+        finally:
+            timer.cancel()
 
     async def _lost(self, live: Live, gone: HoldGone | Fenced) -> None:
         """The hold is not ours any more: closed by another path (settle it), or owned by another process (let it go)."""

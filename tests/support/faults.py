@@ -30,6 +30,8 @@ class Fuse:
     calls: list[str] = field(default_factory=list)
     #: Whether calls count now; one that does not count cannot burn.
     counting: bool = True
+    #: What the call raises instead of dying; then the process lives on.
+    error: Callable[[], Exception] | None = None
     burnt: bool = False
     burning: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -48,6 +50,8 @@ class Fuse:
             return await call()
         if self.moment is Moment.AFTER:
             await call()
+        if self.error is not None:
+            raise self.error()
         self.burnt = True
         self.burning.set()
         raise Died(f"{self.moment} {label}")
@@ -55,13 +59,15 @@ class Fuse:
 
 @dataclass
 class Outage:
-    """Ports whose calls fail, or hang until they are let go, while it is on. `only` narrows it to some calls ("ledger.commit_all")."""
+    """Ports whose calls fail, or hang until they are let go, while it is on. `only` says which calls it concerns."""
 
     error: Callable[[], Exception]
     only: Callable[[str], bool] = lambda _: True
     failing: bool = False
-    #: With `failing`: the call takes effect and only its answer is lost.
-    lose_answers: bool = False
+    #: While `failing`: this many of the calls still take effect, only their answers are lost; then the whole port is gone, its
+    #: reads included.
+    lost_answers: int = 0
+    gone: str | None = None
     hanging: bool = False
     seen: list[str] = field(default_factory=list)
     _gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -75,20 +81,24 @@ class Outage:
         self.hanging = True
         self._gate.clear()
 
-    def let_go(self) -> None:
-        """The calls that wait go on, and later ones do not wait."""
-        self.hanging = False
+    def over(self) -> None:
+        """Calls succeed again, and those that wait go on."""
+        self.failing = self.hanging = False
+        self.lost_answers, self.gone = 0, None
         self._gate.set()
 
     async def _around(self, label: str, call: Callable[[], Any]) -> Any:
-        if not self.only(label):
+        port = label.partition(".")[0]
+        if not self.only(label) and port != self.gone:
             return await call()
         if self.hanging:
             self.seen.append(label)
             await self._gate.wait()
         if self.failing:
             self.seen.append(label)
-            if self.lose_answers:
+            if self.lost_answers > 0:
+                self.lost_answers -= 1
+                self.gone = port
                 await call()
             raise self.error()
         return await call()
