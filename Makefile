@@ -7,8 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 WORKERS ?= auto
+ROUNDS ?= 20
+SEED ?=
 
-.PHONY: help run demo test test-quick check format bench lock e2e-client clean
+.PHONY: help run demo test test-quick chaos check format bench lock e2e-client clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -44,6 +46,9 @@ test: $(VENV)/.dev tests/e2e/js/node_modules/.done ## all tests
 
 test-quick: $(VENV)/.dev ## all but the slow ones
 	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS) -m "not slow and not node"
+
+chaos: $(VENV)/.dev ## kill -9 under load again and again: ROUNDS=50 SEED=n
+	TARAZU_CHAOS_ROUNDS=$(ROUNDS) TARAZU_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_kill.py -s -k any_instant
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -94,8 +94,13 @@ class ServerProcess:
 
     def start(self, **settings: str) -> Self:
         """Start it and wait for its address. `settings` stay for later starts. Raises `ServerDidNotStart`."""
-        assert self._process is None, "it runs already"
         self.settings |= settings
+        self.url = self._address(self.spawn())
+        return self
+
+    def spawn(self) -> "subprocess.Popen[str]":
+        """Start it and wait for nothing."""
+        assert self._process is None, "it runs already"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "server", "serve", "--announce-address"],
@@ -106,8 +111,7 @@ class ServerProcess:
                 stderr=log,
                 text=True,
             )
-        self.url = self._address(self._process)
-        return self
+        return self._process
 
     def _address(self, process: "subprocess.Popen[str]") -> str:
         assert process.stdout is not None
