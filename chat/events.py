@@ -5,7 +5,7 @@ validation and documentation.
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +20,18 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from chat.errors import Invalid
+from chat.errors import (
+    ChatError,
+    Draining,
+    IdempotencyMismatch,
+    Invalid,
+    MessageNotFound,
+    NotFound,
+    NotJoined,
+    RateLimited,
+    SessionNotActive,
+    Unavailable,
+)
 from chat.model import EVERYTHING
 
 #: Characters, not bytes: 8,000 emoji are 32 KB, or 96 KB when a client escapes them in its JSON.
@@ -67,16 +78,22 @@ class Payload(BaseModel):
 
 
 class JoinSession(Payload):
+    """`afterSeq` is the last message that the client has; `pendingIds` are its own messages that were never acknowledged."""
+
     after_seq: Seq = 0
     pending_ids: Annotated[list[ClientMsgId], Field(max_length=MAX_PENDING_IDS)] = []
 
 
 class SendMessage(Payload):
+    """`clientMsgId` is the client's own name for the message; with it, sending again is safe."""
+
     body: Body
     client_msg_id: ClientMsgId | None = None
 
 
 class MessageDelivered(Payload):
+    """Either the message, or everything up to a `seq`."""
+
     message_id: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
     upto_seq: Seq | None = Field(default=None, validate_default=True)
 
@@ -89,6 +106,8 @@ class MessageDelivered(Payload):
 
 
 class MarkSeen(Payload):
+    """Without `uptoSeq`: everything there is."""
+
     upto_seq: Seq | None = None
 
 
@@ -109,9 +128,12 @@ class View(BaseModel):
 
 
 Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+Money = Annotated[str, StringConstraints(pattern=r"^-?\d+\.\d{2,}$")]
 
 
 class MessageView(View):
+    """A stored message. `seq` counts from 1 without a gap in its session."""
+
     id: str
     session_id: str
     seq: int
@@ -139,18 +161,46 @@ class Ack(View):
     ok: Literal[True]
 
 
+class BillView(View):
+    """The bill at one instant, as billing tells it. `walletBalance` is null for the lawyer, `remainingSeconds` is null for the
+    lawyer above 120. A `lastSeq` above the last message that you have: join again with `afterSeq`.
+    """
+
+    session_id: str
+    elapsed_seconds: int
+    total_amount: Money
+    wallet_balance: Money | None
+    currency: str
+    rate_per_minute: Money
+    remaining_seconds: int | None
+    paid_until: Instant | None
+    status: str
+    reason: str | None
+    last_seq: int
+
+
+class LowBalanceView(BillView):
+    """The bill when the money lasts for less than `thresholdSeconds`."""
+
+    threshold_seconds: int
+
+
 class JoinAck(Ack):
+    """What there is to catch up with. `stored` says which of the `pendingIds` are safe, by `clientMsgId`."""
+
     session_id: str
     last_seq: int
     messages: list[MessageView]
     has_more: bool
     watermarks: dict[str, MarksView]
     presence: dict[str, Literal["ONLINE", "OFFLINE"]]
-    billing: dict[str, Any]
+    billing: BillView
     stored: dict[str, StoredView]
 
 
 class SendAck(Ack):
+    """The message is durable. `duplicate`: it was already, under the same `clientMsgId`."""
+
     id: str
     seq: int
     status: Literal["SENT"]
@@ -191,6 +241,8 @@ class Failure(View):
 
 
 class StatusView(View):
+    """How far `userId` has received and read."""
+
     session_id: str
     user_id: str
     delivered_seq: int
@@ -229,7 +281,7 @@ class Turn(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """An event that clients send. `method` names the handler on `ChatNamespace`."""
+    """An event that clients send. `method` names the handler on `ChatNamespace`. `errors` are those beyond `EVERY_EVENT`."""
 
     name: str
     payload: type[Payload]
@@ -237,6 +289,11 @@ class ClientEvent:
     method: str
     turn: Turn
     doc: str
+    errors: tuple[type[ChatError], ...] = ()
+
+
+#: What any event may be refused with.
+EVERY_EVENT: Final[tuple[type[ChatError], ...]] = (Invalid, NotFound, RateLimited, Draining, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +303,7 @@ class ServerEvent:
     """
 
     name: str
-    payload: type[View] | None
+    payload: type[View]
     target: Literal["session", "user", "socket"]
     doc: str
     ephemeral: bool = False
@@ -272,6 +329,7 @@ CLIENT_EVENTS: Final = {
             Turn.PIPELINED,
             "Store a message. Acknowledged once it is durable; the same `clientMsgId` again gets the "
             "same answer and stores nothing.",
+            (SessionNotActive, IdempotencyMismatch),
         ),
         ClientEvent(
             "message_delivered",
@@ -280,6 +338,7 @@ CLIENT_EVENTS: Final = {
             "message_delivered",
             Turn.PIPELINED,
             "Everything up to this message has arrived on this person's device.",
+            (MessageNotFound,),
         ),
         ClientEvent(
             "mark_seen",
@@ -290,7 +349,13 @@ CLIENT_EVENTS: Final = {
             "Everything up to `uptoSeq` (default: all) was read. Implies delivered.",
         ),
         ClientEvent(
-            "typing", Typing, Ack, "typing", Turn.PIPELINED, "Tell the room; never stored, may be dropped."
+            "typing",
+            Typing,
+            Ack,
+            "typing",
+            Turn.PIPELINED,
+            "Tell the room; never stored, may be dropped.",
+            (NotJoined,),
         ),
         ClientEvent(
             "leave_session",
@@ -320,13 +385,15 @@ SERVER_EVENTS: Final = {
             "session",
             "A participant opened the session on a first device, or has been gone from the last one for a moment.",
         ),
-        ServerEvent("session:started", None, "user", "The session is ACTIVE and billed from now."),
+        ServerEvent("session:started", BillView, "user", "The session is ACTIVE and billed from now."),
         ServerEvent(
-            "session:tick", None, "user", "The running bill, with the chat's `lastSeq`.", ephemeral=True
+            "session:tick", BillView, "user", "The running bill, with the chat's `lastSeq`.", ephemeral=True
         ),
-        ServerEvent("session:low_balance", None, "user", "The money lasts for less than the threshold."),
-        ServerEvent("session:recharged", None, "user", "The money lasts longer than before."),
-        ServerEvent("session:ended", None, "user", "The final bill."),
+        ServerEvent(
+            "session:low_balance", LowBalanceView, "user", "The money lasts for less than the threshold."
+        ),
+        ServerEvent("session:recharged", BillView, "user", "The money lasts longer than before."),
+        ServerEvent("session:ended", BillView, "user", "The final bill."),
         ServerEvent("server:bye", ByeView, "socket", "The server is about to close this connection."),
     )
 }

@@ -39,7 +39,19 @@ class Gate:
 
     async def state(self, session_id: str, viewer_id: str) -> dict[str, Any]:
         self.asked.append((session_id, viewer_id))
-        return {"status": "ACTIVE" if session_id in self.open else "ENDED"}
+        return {
+            "sessionId": session_id,
+            "elapsedSeconds": 5,
+            "totalAmount": "5.00",
+            "walletBalance": "95.00" if viewer_id == USER else None,
+            "currency": "INR",
+            "ratePerMinute": "60.00",
+            "remainingSeconds": 95,
+            "paidUntil": None,
+            "status": "ACTIVE" if session_id in self.open else "ENDED",
+            "reason": None,
+            "lastSeq": 0,
+        }
 
 
 class ManualClock:

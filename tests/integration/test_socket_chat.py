@@ -78,9 +78,7 @@ async def test_every_ack_and_event_is_as_the_table_says(w: World) -> None:
         CLIENT_EVENTS[name].ack.model_validate(ack)
 
     for name in ("new_message", "message_status", "typing", "presence"):
-        view = SERVER_EVENTS[name].payload
-        assert view is not None
-        view.model_validate((await user.hears(name))[0])
+        SERVER_EVENTS[name].payload.model_validate((await user.hears(name))[0])
 
 
 async def test_the_whole_room_hears_a_message_the_senders_devices_included(w: World) -> None:
@@ -216,7 +214,7 @@ async def test_a_join_tells_what_was_missed_and_which_sends_arrived(w: World) ->
     )
 
     assert [(m["seq"], m["body"]) for m in ack["messages"]] == [(4, "m3"), (5, "m4")]
-    assert (ack["lastSeq"], ack["hasMore"], ack["billing"]) == (5, False, {"status": "ACTIVE"})
+    assert (ack["lastSeq"], ack["hasMore"], ack["billing"]["status"]) == (5, False, "ACTIVE")
     assert ack["watermarks"] == {
         USER: {"deliveredSeq": 0, "seenSeq": 0},
         LAWYER: {"deliveredSeq": 2, "seenSeq": 2},
