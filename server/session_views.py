@@ -1,7 +1,8 @@
 """A consultation as each of its parties may see it: over HTTP and in `session:*` events.
 
 The wallet belongs to the user: the lawyer sees neither the balance nor the cap, and `remainingSeconds` only from 120
-downwards, since more would tell the balance (SPEC 6).
+downwards, since more would tell the balance (SPEC 6). So would a `paidUntil` that lies further ahead: with long ticks it is
+where the wallet ends.
 """
 
 from typing import Annotated, Any, Final
@@ -78,7 +79,7 @@ def session_out(view: SessionView, viewer_id: str, **more: Any) -> SessionOut:
         currency=session.currency,
         status=view.status.value,
         started_at=session.started_at_ms,
-        paid_until=view.paid_until_ms,
+        paid_until=_paid_until_ms(view, is_lawyer=is_lawyer),
         remaining_seconds=_remaining(view, is_lawyer=is_lawyer),
         duration_seconds=view.duration_s,
         total_amount=format_minor(view.total_minor, asset),
@@ -108,6 +109,7 @@ def billing_state(view: SessionView, viewer_id: str, *, last_seq: int | None) ->
     session = view.session
     asset = ASSETS[session.currency]
     is_lawyer = viewer_id == session.lawyer_id
+    paid_until_ms = _paid_until_ms(view, is_lawyer=is_lawyer)
     return {
         "sessionId": session.id,
         "elapsedSeconds": view.duration_s,
@@ -116,7 +118,7 @@ def billing_state(view: SessionView, viewer_id: str, *, last_seq: int | None) ->
         "currency": session.currency,
         "ratePerMinute": format_minor(session.rate_minor_per_min, asset),
         "remainingSeconds": _remaining(view, is_lawyer=is_lawyer),
-        "paidUntil": rfc3339(view.paid_until_ms) if view.paid_until_ms is not None else None,
+        "paidUntil": rfc3339(paid_until_ms) if paid_until_ms is not None else None,
         "status": view.status.value,
         "reason": session.end_reason.value if session.end_reason is not None else None,
         "lastSeq": last_seq,
@@ -127,3 +129,9 @@ def _remaining(view: SessionView, *, is_lawyer: bool) -> int | None:
     if is_lawyer and view.remaining_s > LAWYER_SEES_REMAINING_FROM_S:
         return None
     return view.remaining_s
+
+
+def _paid_until_ms(view: SessionView, *, is_lawyer: bool) -> int | None:
+    if is_lawyer and (view.paid_ahead_s is None or view.paid_ahead_s > LAWYER_SEES_REMAINING_FROM_S):
+        return None
+    return view.paid_until_ms

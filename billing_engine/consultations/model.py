@@ -110,6 +110,8 @@ class Session:
 class SessionView:
     """A session with its bill at one instant. `remaining_s` counts the whole wallet, `wallet_minor` is spendable money;
     both are for the user's eyes (the lawyer sees `remaining_s` from 120 downwards only).
+
+    `paid_ahead_s` is how far `paid_until_ms` lies ahead: with long ticks it is the wallet's end, and as telling. None: not known.
     """
 
     session: Session
@@ -119,6 +121,7 @@ class SessionView:
     paid_until_ms: int | None
     remaining_s: int
     wallet_minor: int
+    paid_ahead_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
