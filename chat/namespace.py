@@ -61,8 +61,10 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         remote_of: Callable[[Mapping[str, Any]], str] = lambda _environ: "",
         waiting: int = WAITING,
         under_way: int = UNDER_WAY,
+        on_event: Callable[[str, str], None] = lambda _name, _outcome: None,
     ) -> None:
         super().__init__("/")
+        self._on_event = on_event
         self.connections = Connections()
         self._chat = chat
         self._authenticate = authenticate
@@ -133,13 +135,19 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         connection = self.connections.get(sid)
         if connection is None:
             return None
+        outcome = "INTERNAL"
         try:
             # Nothing is awaited before the place in the queue is taken: it is the order of arrival.
-            return await self._queue(connection, event, payload[0] if payload else None)
+            ack = await self._queue(connection, event, payload[0] if payload else None)
+            outcome = "ok"
         except ChatError as exc:
-            return wire.failure(exc)
+            outcome = exc.code
+            ack = wire.failure(exc)
         except Exception as exc:  # noqa: BLE001  whatever it is, the client gets its one acknowledgement
-            return wire.internal(_log_unexpected(str(event)[:64], exc))
+            ack = wire.internal(_log_unexpected(str(event)[:64], exc))
+        # A client may invent names without end; a counter has only those of the table.
+        self._on_event(event if isinstance(event, str) and event in self._handlers else "unknown", outcome)
+        return ack
 
     def _queue(self, connection: Connection, event: object, payload: object) -> Awaitable[Ack]:
         if self._draining:

@@ -23,6 +23,11 @@ _SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{8,128}")
 _CLIENT_GONE: Final = 499
 _log = structlog.get_logger(__name__)
 
+#: The route's name (`POST /consult/start`), the status, the problem's code if it was one, and the seconds that it took.
+OnRequest = Callable[[str, int, str | None, float], None]
+#: The code of the problem that the request ended in.
+CODE: Final = web.RequestKey("code", str)
+
 
 def build_app(
     routes: Iterable[Route],
@@ -34,13 +39,21 @@ def build_app(
     asset: Asset = INR,
     new_id: Callable[[], str] = new_id,
     foreign_paths: tuple[str, ...] = ("/socket.io/",),
+    on_request: OnRequest = lambda _route, _status, _code, _took_s: None,
 ) -> web.Application:
     """The application with every route mounted.
 
     `foreign_paths` are served by somebody else on this application, who answers for their own errors and origins.
+    `on_request` hears of every answer; it must not raise.
     """
     edge = Edge(authenticate=authenticate, idempotency=idempotency, services=services, new_id=new_id)
-    outer = _Outer(Cors(frozenset(cors_origins)), asset=asset, new_id=new_id, foreign_paths=foreign_paths)
+    outer = _Outer(
+        Cors(frozenset(cors_origins)),
+        asset=asset,
+        new_id=new_id,
+        foreign_paths=foreign_paths,
+        on_request=on_request,
+    )
 
     @web.middleware
     async def middleware(request: web.Request, handler: Any) -> web.StreamResponse:
@@ -64,8 +77,15 @@ class _Outer:
     """Around every request: its id, its log line, its problem document, its CORS headers."""
 
     def __init__(
-        self, cors: Cors, *, asset: Asset, new_id: Callable[[], str], foreign_paths: tuple[str, ...]
+        self,
+        cors: Cors,
+        *,
+        asset: Asset,
+        new_id: Callable[[], str],
+        foreign_paths: tuple[str, ...],
+        on_request: OnRequest,
     ) -> None:
+        self._on_request = on_request
         self._cors = cors
         self._asset = asset
         self._new_id = new_id
@@ -108,6 +128,7 @@ class _Outer:
 
     def _problem(self, request: web.Request, error: BaseException) -> web.Response:
         problem = problem_of(error, request_id=request[REQUEST_ID], path=request.path, asset=self._asset)
+        request[CODE] = str(problem.body["code"])
         if problem.status >= 500:
             expected = problem.status != 500
             log = _log.warning if expected else _log.error
@@ -124,6 +145,8 @@ class _Outer:
 
     def _note(self, request: web.Request, status: int, took_us: int) -> None:
         route, caller = request.get(ROUTE), request.get(CALLER)
+        # A path that is no route's stays nameless: a stranger could invent names without end.
+        self._on_request(route.name if route else "none", status, request.get(CODE), took_us / 1_000_000)
         _log.info(
             "request",
             method=request.method,

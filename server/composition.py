@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -35,6 +36,7 @@ from server.idempotency import Idempotency
 from server.ids import new_id
 from server.ledger_earnings import LedgerEarnings
 from server.locks.local import LocalLocks
+from server.metrics import Metrics
 from server.people.earnings import EarningsService
 from server.people.model import local_day
 from server.people.ratings import Ratings
@@ -53,7 +55,7 @@ from server.storage.repositories.timeline import CollectionTimeline
 from server.storage.repositories.tokens import CollectionTokens
 from server.storage.repositories.users import CollectionAccounts
 from server.storage.sqlite.collection import SqliteCollections
-from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
+from server.storage.sqlite.engine import Lane, SqliteDatabase, SqliteOptions, open_database
 from server.storage.sqlite.ledger import SqliteLedgerStore
 from server.storage.sqlite.messages import open_message_store
 
@@ -75,6 +77,7 @@ class Services:
     lawyers: LawyerService
     reviews: ReviewService
     earnings: EarningsService
+    metrics: Metrics
     readiness: dict[str, Callable[[], Awaitable[None]]]
 
 
@@ -190,7 +193,10 @@ async def build(
         # A wall that was set back while no process ran must not put new entries before old ones (LEDGER 4).
         clock.not_before(await store.last_instant_ms())
         identity = await stack.enter_async_context(build_identity(settings, db, clock))
+        metrics = Metrics()
+        await stack.enter_async_context(metrics.sampling())
         ledger = Ledger(store, clock, lambda at_ms: local_day(at_ms, settings.zone))
+        ledger.committer.on_batch = metrics.ledger_batch
         await ledger.start()
         stack.push_async_callback(ledger.stop)
         realtime = Realtime(SocketOptions(cors_origins=settings.cors_origins))
@@ -200,7 +206,14 @@ async def build(
         )
         announcer = SocketAnnouncer()
         services, recovery = await _wire(
-            settings, db, clock=clock, identity=identity, ledger=ledger, chat=chat, announcer=announcer
+            settings,
+            db,
+            clock=clock,
+            identity=identity,
+            ledger=ledger,
+            chat=chat,
+            announcer=announcer,
+            metrics=metrics,
         )
         gate.consultations, gate.chat = services.consultations, chat
         announcer.start(realtime.push, chat)
@@ -222,8 +235,12 @@ async def build(
             ),
             cors_origins=settings.cors_origins,
             asset=settings.asset,
+            on_request=metrics.request,
         )
-        realtime.attach(app, chat=chat, authenticate=_socket_principal(identity.sign_ins))
+        realtime.attach(
+            app, chat=chat, authenticate=_socket_principal(identity.sign_ins), on_event=metrics.event
+        )
+        _sample(metrics, services.engine, db, realtime)
         identity.sign_ins.on_revoked(_close_sockets(realtime))
         await stack.enter_async_context(
             serve_commands(settings.sqlite_path, {"create-admin": _create_admin_command(identity.accounts)})
@@ -240,6 +257,7 @@ async def _wire(
     ledger: Ledger,
     chat: ChatService,
     announcer: SocketAnnouncer,
+    metrics: Metrics,
 ) -> tuple[Services, Recovery]:
     rules = rules_of(settings)
     collections = SqliteCollections(db)
@@ -266,6 +284,7 @@ async def _wire(
         locks=locks,
         settlement=settlement,
         announcer=announcer,
+        observer=metrics,
     )
     consultations = Consultations(
         ledger=ledger,
@@ -310,9 +329,29 @@ async def _wire(
         earnings=EarningsService(
             earnings=LedgerEarnings(ledger, settings.asset), clock=clock, zone=settings.zone
         ),
+        metrics=metrics,
         readiness={"storage": db.ping, "locks": locks.ping, "clock": _clock_check(clock)},
     )
     return services, recovery
+
+
+def _sample(metrics: Metrics, engine: Engine, db: SqliteDatabase, realtime: Realtime) -> None:
+    """Series whose values others keep."""
+    metrics.gauge("tarazu_sessions_live", "Sessions that this process bills", lambda: engine.live_count)
+    metrics.gauge("tarazu_sockets", "Open sockets", lambda: len(realtime))
+    metrics.gauge(
+        "tarazu_socket_queue_bytes", "Waiting to be sent to clients", realtime.server.eio.held_bytes
+    )
+    metrics.total("tarazu_sockets_cut", "Clients cut off for not reading", lambda: realtime.server.cut)
+    metrics.total("tarazu_store_commits", "Transactions of the store", lambda: db.stats.commits)
+    metrics.total("tarazu_store_items", "Writes in those", lambda: db.stats.committed_items)
+    metrics.total(
+        "tarazu_store_lost_batches", "Transactions that failed as a whole", lambda: db.stats.lost_batches
+    )
+    for lane in Lane:
+        metrics.gauge(
+            f"tarazu_store_queue_{lane.value}", "Writes that wait in this lane", partial(db.depth, lane)
+        )
 
 
 def _clock_check(clock: SystemClock) -> Callable[[], Awaitable[None]]:

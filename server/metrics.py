@@ -19,6 +19,9 @@ _BATCH: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 #: How often the event loop's lag is sampled.
 _SAMPLE_S: Final = 0.1
 
+#: Where somebody asks to be let in.
+_LOGINS: Final = frozenset({"POST /auth/login", "POST /auth/refresh"})
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -31,7 +34,10 @@ class Metrics:
         self._totals: list[tuple[str, str, Callable[[], float]]] = []
         registry = self._registry
         self._tick = Histogram(
-            "tarazu_tick_lateness_seconds", "From a slice's deadline to its commit", buckets=_LATENESS_S, registry=registry
+            "tarazu_tick_lateness_seconds",
+            "From a slice's deadline to its commit",
+            buckets=_LATENESS_S,
+            registry=registry,
         )
         self._cut_off = Histogram(
             "tarazu_cut_off_error_seconds",
@@ -40,21 +46,36 @@ class Metrics:
             registry=registry,
         )
         self._batch = Histogram(
-            "tarazu_ledger_batch_size", "Changes in one commit of the ledger", buckets=_BATCH, registry=registry
+            "tarazu_ledger_batch_size",
+            "Changes in one commit of the ledger",
+            buckets=_BATCH,
+            registry=registry,
         )
         self._lag = Histogram(
-            "tarazu_loop_lag_seconds", "How late the event loop runs what is due", buckets=_LAG_S, registry=registry
+            "tarazu_loop_lag_seconds",
+            "How late the event loop runs what is due",
+            buckets=_LAG_S,
+            registry=registry,
         )
         self._requests = Histogram(
-            "tarazu_http_request_seconds", "HTTP requests", ("route", "status"), buckets=_REQUEST_S, registry=registry
+            "tarazu_http_request_seconds",
+            "HTTP requests",
+            ("route", "status"),
+            buckets=_REQUEST_S,
+            registry=registry,
         )
         self._problems = Counter(
-            "tarazu_http_problems", "Requests refused or failed, by error code", ("route", "code"), registry=registry
+            "tarazu_http_problems",
+            "Requests refused or failed, by error code",
+            ("route", "code"),
+            registry=registry,
         )
         self._events = Counter(
             "tarazu_socket_events", "Events from clients, by outcome", ("event", "outcome"), registry=registry
         )
-        self._logins = Counter("tarazu_logins_refused", "Log-ins refused, by error code", ("code",), registry=registry)
+        self._logins = Counter(
+            "tarazu_logins_refused", "Log-ins refused, by error code", ("code",), registry=registry
+        )
         registry.register(_Sampled(self._gauges, self._totals))
 
     # -- what others report --------------------------------------------------------------------------------------
@@ -71,21 +92,17 @@ class Metrics:
         """The ledger committed this many changes together."""
         self._batch.observe(size)
 
-    def request(self, route: str, status: int, took_s: float) -> None:
-        """An HTTP request was answered."""
+    def request(self, route: str, status: int, code: str | None, took_s: float) -> None:
+        """An HTTP request was answered, with a problem's code if it was one."""
         self._requests.labels(route, status).observe(took_s)
-
-    def problem(self, route: str, code: str) -> None:
-        """An HTTP request ended in a problem document."""
-        self._problems.labels(route, code).inc()
+        if code is not None:
+            self._problems.labels(route, code).inc()
+            if route in _LOGINS:
+                self._logins.labels(code).inc()
 
     def event(self, name: str, outcome: str) -> None:
         """A client's event was acknowledged: `ok` or an error code."""
         self._events.labels(name, outcome).inc()
-
-    def login_refused(self, code: str) -> None:
-        """Somebody was not let in."""
-        self._logins.labels(code).inc()
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Ask `value` at every scrape."""

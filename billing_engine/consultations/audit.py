@@ -45,7 +45,11 @@ def audit_consultations(
             else:
                 found.waits("a closed session is settled", session.id, "its record is not copied yet")
         elif session.status is Status.STARTING:
-            found.waits("a start is finished or given back", session.id, f"begun {_age(session.created_at_ms, now_ms)}")
+            found.waits(
+                "a start is finished or given back",
+                session.id,
+                f"begun {_age(session.created_at_ms, now_ms)}",
+            )
         elif session.status in FINISHED and session.status is not Status.ABORTED:
             _check_outcome(session, entry, rows[session.id], found)
     for entry in entries.values():
@@ -57,7 +61,13 @@ def audit_consultations(
 
 
 def _check_hold(
-    account: Account, hold_id: str, by_id: dict[str, Session], found: Findings, *, abandon_ms: int, now_ms: int
+    account: Account,
+    hold_id: str,
+    by_id: dict[str, Session],
+    found: Findings,
+    *,
+    abandon_ms: int,
+    now_ms: int,
 ) -> None:
     session = by_id.get(hold_id.removeprefix(_PREFIX))
     hold = account.holds[hold_id]
@@ -82,13 +92,19 @@ def _check_hold(
         found.waits("a start that was given back has no hold", session.id, hold_id)
         return
     ended = session.status in FINISHED
-    found.require(not ended, "a finished session has no hold", session.id, f"{session.status}, {hold.amount_minor} held")
+    found.require(
+        not ended, "a finished session has no hold", session.id, f"{session.status}, {hold.amount_minor} held"
+    )
     until = meter.reaches_ms(meter.limit_s(hold.amount_minor))
     if until is not None and now_ms - until > abandon_ms:
-        found.waits("a live session has an owner", session.id, f"paid until {_age(until, now_ms)}; nobody bills it")
+        found.waits(
+            "a live session has an owner", session.id, f"paid until {_age(until, now_ms)}; nobody bills it"
+        )
 
 
-def _check_outcome(session: Session, entry: Entry | None, rows: dict[int, TimelineRow], found: Findings) -> None:
+def _check_outcome(
+    session: Session, entry: Entry | None, rows: dict[int, TimelineRow], found: Findings
+) -> None:
     if entry is None or entry.state is not KeyState.POSTED or entry.kind != ENTRY_KIND:
         found.require(False, "a finished session has its closing entry", session.id, str(entry and entry.key))
         return
@@ -100,14 +116,17 @@ def _check_outcome(session: Session, entry: Entry | None, rows: dict[int, Timeli
     commission = commission_of(gross, session.commission_bp)
     taken = sum(transfer.amount_minor for transfer in entry.transfers)
     found.require(
-        (facts["gross"], facts["commission"], facts["net"], taken) == (gross, commission, gross - commission, gross),
+        (facts["gross"], facts["commission"], facts["net"], taken)
+        == (gross, commission, gross - commission, gross),
         "a bill is the price of the served seconds",
         session.id,
         f"billed {facts['gross']} and took {taken}, served {facts['servedMs']} ms: {gross}",
     )
     missing = [row for row in trail_rows(session.id, facts["trail"]) if row.k not in rows]
     if missing:
-        found.waits("a timeline is copied out", session.id, f"{len(missing)} rows are still in the entry only")
+        found.waits(
+            "a timeline is copied out", session.id, f"{len(missing)} rows are still in the entry only"
+        )
     complete = {**{row.k: row for row in trail_rows(session.id, facts["trail"])}, **rows}
     try:
         served_ms = served_ms_of((complete[k].at_ms, complete[k].event) for k in sorted(complete))

@@ -86,6 +86,8 @@ class Committer:
         self._version_prefix = secrets.token_hex(8)
         self.batches = 0
         self.commands = 0
+        #: Told the number of changes of every batch; must not raise.
+        self.on_batch: Callable[[int], None] = lambda _size: None
 
     def start(self) -> None:
         """Begin to work; the queue may already hold commands."""
@@ -142,6 +144,7 @@ class Committer:
     async def _serve(self, commands: list[Command]) -> None:
         self.batches += 1
         self.commands += len(commands)
+        self.on_batch(len(commands))
         waiting = commands
         for _ in range(ATTEMPTS):
             waiting = await self._attempt(waiting)

@@ -1,7 +1,7 @@
 """The socket server as the composition root sees it: build, attach, shut down."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -40,7 +40,13 @@ class Realtime:
         self._shut = False
 
     def attach(
-        self, app: web.Application, *, chat: ChatService, authenticate: Authenticate, path: str = "socket.io"
+        self,
+        app: web.Application,
+        *,
+        chat: ChatService,
+        authenticate: Authenticate,
+        path: str = "socket.io",
+        on_event: Callable[[str, str], None] = lambda _name, _outcome: None,
     ) -> None:
         """Serve the chat at `path` of the application, from its start until its shutdown. Call once, before
         it starts.
@@ -54,6 +60,7 @@ class Realtime:
             remote_of=self._remote_of,
             waiting=self.options.inbox_waiting,
             under_way=self.options.inbox_under_way,
+            on_event=on_event,
         )
         self.server.register_namespace(self.namespace)
         self.server.space = self.namespace.space

@@ -2,11 +2,23 @@
 
 from typing import Final
 
-from server.routes import admin_lawyers, auth, chat, consult, earnings, health, lawyers, reviews, wallet
+from server.routes import (
+    admin_lawyers,
+    auth,
+    chat,
+    consult,
+    earnings,
+    health,
+    lawyers,
+    metrics,
+    reviews,
+    wallet,
+)
 from server.routing import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
     *health.ROUTES,
+    *metrics.ROUTES,
     *auth.ROUTES,
     *wallet.ROUTES,
     *earnings.ROUTES,

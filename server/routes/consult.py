@@ -124,7 +124,9 @@ def _overview(overview: Any) -> dict[str, Any]:
         "unread_count": overview.unread,
         "last_message": None
         if last is None
-        else MessageBrief(seq=last.seq, sender_id=last.sender_id, body=last.body, created_at=last.created_at_ms),
+        else MessageBrief(
+            seq=last.seq, sender_id=last.sender_id, body=last.body, created_at=last.created_at_ms
+        ),
     }
 
 

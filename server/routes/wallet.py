@@ -113,7 +113,9 @@ async def transactions(call: Call[None, PageQuery]) -> Page[TransactionOut]:
     )
 
 
-def _transaction(*, asset: Asset, change_minor: int, after_minor: int, key: str, reference: str, **row: Any) -> TransactionOut:
+def _transaction(
+    *, asset: Asset, change_minor: int, after_minor: int, key: str, reference: str, **row: Any
+) -> TransactionOut:
     return TransactionOut(
         id=key.partition("|")[2],
         type="CREDIT" if change_minor > 0 else "DEBIT",
