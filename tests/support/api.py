@@ -16,10 +16,12 @@ import aiohttp
 import socketio
 from aiohttp import web
 
+from billing_engine.verification import Verdict
 from server import composition
 from server.auth.model import Role
 from server.composition import Services, build
 from server.settings import Settings
+from server.storage.sqlite.books import verify_books
 from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
 from tests.integration.socket_world import Client as SocketClient
 from tests.support.consult import WatchedDatabase
@@ -70,6 +72,12 @@ class Person(Client):
         answer = await self.post("/consult/start", {"lawyerId": lawyer_id, **more})
         assert answer.status == 201, answer.text
         return str(answer.json["sessionId"])
+
+    async def log_in_again(self) -> None:
+        """Go on with a fresh access token, as an app does every quarter of an hour."""
+        answer = await self.with_token(None).post("/auth/refresh", {"refreshToken": self.refresh_token})
+        assert answer.status == 200, answer.text
+        self.token, self.refresh_token = answer.json["accessToken"], answer.json["refreshToken"]
 
     async def end(self, session_id: str) -> Answer:
         answer = await self.post(f"/consult/{session_id}/end")
@@ -162,6 +170,12 @@ class Api:
                 await self.db.until_idle()
             else:
                 quiet += 1
+
+    async def books_are_clean(self) -> None:
+        """What `tarazu verify-ledger` says beside the running server."""
+        await self.idle()
+        found = verify_books(self.db.path, now_ms=self.clock.now_ms(), abandon_ms=120_000)
+        assert found.verdict is Verdict.CLEAN, (found.broken, found.unfinished)
 
     def everything(self) -> dict[str, list[tuple[Any, ...]]]:
         """All rows of all tables: what a refused call must leave as it is."""
