@@ -12,6 +12,7 @@ from billing_engine.consultations.model import END_STATUS, EndReason
 from billing_engine.consultations.rules import Rules
 from billing_engine.ledger.accounts import REVENUE_CONSULTATIONS, earnings_of, wallet_of
 from billing_engine.ledger.model import (
+    QUANTITY,
     Account,
     Entry,
     Hold,
@@ -270,6 +271,7 @@ def close(
             "status": END_STATUS[reason].value,
             "servedMs": served_ms,
             "durationS": served_ms // 1000,
+            QUANTITY: served_ms // 1000,
             "gross": gross,
             "commission": commission,
             "net": gross - commission,

@@ -16,6 +16,9 @@ from billing_engine.errors import Conflict, InvariantBroken, NotEnough
 
 #: Accounts of these families have no document: their balance is the sum of the rows (LEDGER 1).
 SYSTEM_FAMILIES: Final = frozenset({"gateway", "revenue", "issued"})
+#: The fact that says how much an entry was billed for, in the unit of its kind (a consultation: whole seconds). Reports add
+#: it up, so stores keep it beside the other columns.
+QUANTITY: Final = "quantity"
 
 
 class InsufficientFunds(NotEnough):

@@ -56,6 +56,34 @@ class Total:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What transfers of one kind moved on one local day, and how many there were."""
+
+    day: str
+    kind: str
+    amount_minor: int
+    transfers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """How many entries of one kind were posted on one local day, and the sum of their quantities (`model.QUANTITY`)."""
+
+    day: str
+    kind: str
+    entries: int
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What happened in one asset on some days, by day and kind, both lists in that order. A day without any is absent."""
+
+    moved: tuple[Moved, ...]
+    booked: tuple[Booked, ...]
+
+
 class LedgerStore(Protocol):
     """Durable store of account documents and entry rows. Every adapter passes `tests/contract/ledger_store_contract.py`.
 
@@ -123,4 +151,8 @@ class LedgerStore(Protocol):
         """Sum of the asset's rows into the account less those out of it: a system account's balance. (One gateway takes
         several currencies.)
         """
+        ...
+
+    async def activity(self, asset: str, *, first_day: str, last_day: str) -> Activity:
+        """Sums over the rows of posted entries of the asset on these days, both included, of one snapshot."""
         ...

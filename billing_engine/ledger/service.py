@@ -22,7 +22,7 @@ from billing_engine.ledger.model import (
     same_content,
     void,
 )
-from billing_engine.ledger.ports import LedgerStore, Line, Total
+from billing_engine.ledger.ports import Activity, LedgerStore, Line, Row, Total
 
 
 class Ledger:
@@ -145,3 +145,11 @@ class Ledger:
     async def open_holds(self, prefix: str) -> list[tuple[str, str]]:
         """(account id, hold id) of the open holds whose id starts with `prefix`."""
         return await self._store.open_holds(prefix)
+
+    async def copied_out(self, keys: Sequence[str]) -> dict[str, Row]:
+        """The rows of these keys, whole: with all their transfers."""
+        return await self._store.rows(keys)
+
+    async def activity(self, asset: str, *, first_day: str, last_day: str) -> Activity:
+        """What the asset's rows moved and booked on these local days, by day and kind."""
+        return await self._store.activity(asset, first_day=first_day, last_day=last_day)

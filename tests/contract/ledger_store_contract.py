@@ -5,13 +5,24 @@ entry with a mark, and everything may happen twice.
 """
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from billing_engine.errors import InvariantBroken
-from billing_engine.ledger.model import Account, Entry, Hold, KeyState, Transfer
-from billing_engine.ledger.ports import LedgerStore, Line, Row, Total, Versioned, Write
+from billing_engine.ledger.model import QUANTITY, Account, Entry, Hold, KeyState, Transfer
+from billing_engine.ledger.ports import (
+    Activity,
+    Booked,
+    LedgerStore,
+    Line,
+    Moved,
+    Row,
+    Total,
+    Versioned,
+    Write,
+)
 
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
@@ -406,6 +417,43 @@ class ReportsContract:
         await store.insert_rows([rupees, dollars])
         assert await store.balance_of_rows(GATEWAY, INR) == -100
         assert await store.balance_of_rows(GATEWAY, "USD") == -7_000_000
+
+    async def test_activity_is_the_sum_of_the_posted_rows_of_each_day_and_kind(
+        self, store: LedgerStore
+    ) -> None:
+        """The platform's revenue: what was refused, is another currency, or lies outside the days is not in it."""
+        bill = (Transfer(W, E, 90, "net"), Transfer(W, REVENUE, 10, "commission"))
+        first, last = "2026-01-31", "2026-02-01"
+        await store.insert_rows(
+            [
+                entry("k1", 1, *bill, kind="bill", day=first, facts={QUANTITY: 100}),
+                entry("k2", 2, *bill, kind="bill", day=first, facts={QUANTITY: 7, "more": "x"}),
+                entry("k3", 3, kind="recharge", day=first),
+                # A bill of nothing moves nothing, and is a bill.
+                replace(entry("k4", 4, kind="bill", day=last), transfers=()),
+                entry("k5", 5, *bill, kind="bill", day=last, facts={QUANTITY: 9}, state=KeyState.REFUSED),
+                entry("k6", 6, *bill, kind="bill", day=last, facts={QUANTITY: 9}, asset="USD"),
+                entry("k7", 7, *bill, kind="bill", day="2026-01-30", facts={QUANTITY: 9}),
+                entry("k8", 8, *bill, kind="bill", day="2026-02-02", facts={QUANTITY: 9}),
+                replace(entry("k9", 9, state=KeyState.VOIDED, kind="void", day=first), transfers=()),
+            ]
+        )
+        assert await store.activity(INR, first_day=first, last_day=last) == Activity(
+            moved=(
+                Moved(first, "commission", 20, 2),
+                Moved(first, "net", 180, 2),
+                Moved(first, "recharge", 100, 1),
+            ),
+            booked=(
+                Booked(first, "bill", 2, 107),
+                Booked(first, "recharge", 1, 0),
+                Booked(last, "bill", 1, 0),
+            ),
+        )
+        assert await store.activity(INR, first_day=last, last_day=first) == Activity((), ())
+        assert await store.activity("EUR", first_day=first, last_day=last) == Activity((), ())
+        dollars = await store.activity("USD", first_day="0000", last_day="9999")
+        assert dollars.booked == (Booked(last, "bill", 1, 9),)
 
 
 class LedgerStoreContract(DocumentsContract, RowsContract, WorkContract, ReportsContract):

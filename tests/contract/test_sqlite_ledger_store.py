@@ -9,9 +9,9 @@ import pytest
 
 from billing_engine.errors import InvariantBroken, Unavailable
 from billing_engine.ledger.model import Account
-from billing_engine.ledger.ports import Write
+from billing_engine.ledger.ports import Booked, Write
 from server.storage.sqlite.engine import Lane, SqliteDatabase, SqliteOptions, open_database
-from server.storage.sqlite.ledger import SqliteLedgerStore
+from server.storage.sqlite.ledger import BOOKED, MOVED, SqliteLedgerStore
 from tests.contract.ledger_store_contract import (
     INR,
     AtomicLedgerStoreContract,
@@ -130,6 +130,7 @@ async def test_a_closed_store_is_unavailable_never_empty(tmp_path: Path) -> None
         store.lines(W, limit=1),
         store.total_credited(W, kinds=["k"]),
         store.balance_of_rows(W, INR),
+        store.activity(INR, first_day="2026-01-01", last_day="2026-01-31"),
     ):
         with pytest.raises(Unavailable):
             await call
@@ -155,3 +156,33 @@ async def test_a_full_disk_is_unavailable_and_nothing_is_half_written(tmp_path: 
         assert any(isinstance(result, Unavailable) for result in results)
         acknowledged = {one.id for one, result in zip(heavy, results, strict=True) if result == []}
         assert set(await found(store, *(one.id for one in heavy))) == acknowledged
+
+
+async def test_a_database_from_before_reports_gets_its_quantities(tmp_path: Path) -> None:
+    """A report that begins at the day of the update would show a company that never served anybody."""
+    bill = entry("k", kind="consultation", facts={"durationS": 250})
+    async with open_database(tmp_path / "x.db", FAST) as db:
+        store = await prepared(db)
+        await store.insert_rows([bill, entry("l", 2)])
+        await db.script("DROP INDEX ledger_entries_days; ALTER TABLE ledger_entries DROP COLUMN quantity;")
+    async with open_database(tmp_path / "x.db", FAST) as db:
+        for _ in range(2):
+            store = await prepared(db)
+            found = await store.activity(INR, first_day="2026-01-01", last_day="2026-01-01")
+            assert found.booked == (
+                Booked("2026-01-01", "consultation", 1, 250),
+                Booked("2026-01-01", "recharge", 1, 0),
+            )
+
+
+async def test_a_report_reads_indexes_alone(db: SqliteDatabase) -> None:
+    """A year of a busy platform is millions of rows: a report that opens each of them stops the next one."""
+    await prepared(db)
+
+    def plans(conn: sqlite3.Connection) -> list[str]:
+        asked = [conn.execute(f"EXPLAIN QUERY PLAN {sql}", ("", "", "")) for sql in (MOVED, BOOKED)]
+        return [row[3] for rows in asked for row in rows.fetchall()]
+
+    found = await db.scan(plans)
+    assert len(found) == 2, found
+    assert all("COVERING INDEX" in plan for plan in found), found

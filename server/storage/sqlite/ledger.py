@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from billing_engine.errors import InvariantBroken
-from billing_engine.ledger.model import Account, Entry, KeyState
-from billing_engine.ledger.ports import Line, Row, Total, Versioned, Write
+from billing_engine.ledger.model import QUANTITY, Account, Entry, KeyState
+from billing_engine.ledger.ports import Activity, Booked, Line, Moved, Row, Total, Versioned, Write
 from server.storage.ledger_codec import (
     entry_of_json,
     entry_to_json,
@@ -56,6 +56,7 @@ CREATE TABLE IF NOT EXISTS ledger_entries (
   facts TEXT NOT NULL,
   applied INTEGER NOT NULL,
   credits_after TEXT NOT NULL,
+  quantity INTEGER NOT NULL DEFAULT 0,
   UNIQUE (account, seq)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS ledger_entries_time ON ledger_entries (at_ms);
@@ -74,6 +75,11 @@ CREATE TABLE IF NOT EXISTS ledger_transfers (
 CREATE INDEX IF NOT EXISTS ledger_transfers_debit ON ledger_transfers (debit, at_ms, entry_key);
 CREATE INDEX IF NOT EXISTS ledger_transfers_credit ON ledger_transfers (credit, at_ms, entry_key);
 CREATE INDEX IF NOT EXISTS ledger_transfers_sums ON ledger_transfers (credit, kind, day, amount);
+CREATE INDEX IF NOT EXISTS ledger_transfers_days ON ledger_transfers (asset, day, kind, amount);
+"""
+#: Runs once `quantity` is there: a database from before has its table already.
+LATER_INDEXES: Final = """
+CREATE INDEX IF NOT EXISTS ledger_entries_days ON ledger_entries (state, asset, day, kind, quantity);
 """
 
 _COLUMNS: Final = "id, asset, floor, posted, held, version, seq, holds, tail, credited"
@@ -90,10 +96,19 @@ _ENTRY_COLUMNS: Final = (
     " applied, credits_after"
 )
 _INSERT_ENTRY: Final = (
-    f"INSERT INTO ledger_entries ({_ENTRY_COLUMNS})"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+    f"INSERT INTO ledger_entries ({_ENTRY_COLUMNS}, quantity)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
 )
 _INSERT_TRANSFER: Final = "INSERT INTO ledger_transfers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+#: Each of the two reads its index and no row.
+MOVED: Final = (
+    "SELECT day, kind, SUM(amount), COUNT(*) FROM ledger_transfers"
+    " WHERE asset = ? AND day BETWEEN ? AND ? GROUP BY day, kind ORDER BY day, kind"
+)
+BOOKED: Final = (
+    "SELECT day, kind, COUNT(*), SUM(quantity) FROM ledger_entries"
+    " WHERE state = 'posted' AND asset = ? AND day BETWEEN ? AND ? GROUP BY day, kind ORDER BY day, kind"
+)
 #: What a number beyond 64 bits, a text that is no Unicode and a fact that is no JSON raise before anything is written.
 _UNSAYABLE: Final = (OverflowError, TypeError, ValueError)
 #: SQLite's default limit of bound variables is 32,766 (since 3.32); a batch has at most 1,000 commands.
@@ -108,8 +123,10 @@ class SqliteLedgerStore:
         self.atomic = atomic
 
     async def prepare(self) -> None:
-        """Make missing tables and indexes."""
+        """Make missing tables, columns and indexes."""
         await self._db.script(SCHEMA)
+        await self._db.write(Lane.REST, _add_quantity)
+        await self._db.script(LATER_INDEXES)
 
     async def load(self, account_ids: Sequence[str]) -> dict[str, Versioned]:
         return self._db.read(lambda conn: load_accounts(conn, account_ids))
@@ -212,6 +229,16 @@ class SqliteLedgerStore:
         (balance,) = await self._db.scan(lambda conn: conn.execute(sql, (account_id, asset)).fetchone())
         return int(balance)
 
+    async def activity(self, asset: str, *, first_day: str, last_day: str) -> Activity:
+        args = (asset, first_day, last_day)
+
+        def work(conn: sqlite3.Connection) -> Activity:
+            moved = conn.execute(MOVED, args).fetchall()
+            booked = conn.execute(BOOKED, args).fetchall()
+            return Activity(tuple(Moved(*row) for row in moved), tuple(Booked(*row) for row in booked))
+
+        return await self._db.scan(work)
+
     async def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return await self._db.write(Lane.LEDGER, work)
@@ -225,6 +252,15 @@ class _Moved(Exception):
     def __init__(self, account_ids: list[str]) -> None:
         self.account_ids = account_ids
         super().__init__(account_ids)
+
+
+def _add_quantity(conn: sqlite3.Connection) -> None:
+    """For a database from before reports: the column, filled from what the entries say."""
+    if any(row[1] == "quantity" for row in conn.execute("PRAGMA table_info(ledger_entries)").fetchall()):
+        return
+    conn.execute("ALTER TABLE ledger_entries ADD COLUMN quantity INTEGER NOT NULL DEFAULT 0")
+    # Consultations were the only kind that measured anything, under this name.
+    conn.execute("UPDATE ledger_entries SET quantity = COALESCE(json_extract(facts, '$.durationS'), 0)")
 
 
 def load_accounts(conn: sqlite3.Connection, account_ids: Sequence[str]) -> dict[str, Versioned]:
@@ -370,6 +406,7 @@ def _insert_row(
             _text(entry.facts),
             int(applied),
             _text(credits_after),
+            entry.facts.get(QUANTITY, 0),
         ),
     ).rowcount
     if inserted and entry.state is KeyState.POSTED:
