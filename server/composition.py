@@ -23,6 +23,7 @@ from chat.namespace import BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
 from chat.service import ChatService
 from server.announcer import SocketAnnouncer
+from server.api_docs.site import ApiDocs, build_docs
 from server.app import build_app
 from server.auth.accounts import Accounts
 from server.auth.passwords import Passwords
@@ -78,6 +79,7 @@ class Services:
     reviews: ReviewService
     earnings: EarningsService
     metrics: Metrics
+    docs: ApiDocs
     readiness: dict[str, Callable[[], Awaitable[None]]]
 
 
@@ -330,6 +332,7 @@ async def _wire(
             earnings=LedgerEarnings(ledger, settings.asset), clock=clock, zone=settings.zone
         ),
         metrics=metrics,
+        docs=build_docs(ROUTES, asset=settings.asset),
         readiness={"storage": db.ping, "locks": locks.ping, "clock": _clock_check(clock)},
     )
     return services, recovery

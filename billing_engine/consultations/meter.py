@@ -7,13 +7,22 @@ The meter lives in the ledger's hold and changes only together with the money (L
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from billing_engine.errors import InvariantBroken
 from billing_engine.money import affordable_seconds, price
 
 #: (k, at_ms, event, reason): a timeline row that is not known to be copied out yet.
 Trail = tuple[int, int, str, str | None]
+
+
+#: Which event of a timeline may follow which; the first one follows "".
+FOLLOWS: Final = {
+    "": ("start",),
+    "start": ("pause", "end"),
+    "pause": ("resume", "end"),
+    "resume": ("pause", "end"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +138,7 @@ def served_ms_of(rows: Iterable[tuple[int, str]]) -> int:
     since: int | None = None
     last, last_ms = "", None
     for at_ms, event in rows:
-        follows = {
-            "": ("start",),
-            "start": ("pause", "end"),
-            "resume": ("pause", "end"),
-            "pause": ("resume", "end"),
-        }
-        if event not in follows.get(last, ()):
+        if event not in FOLLOWS.get(last, ()):
             raise InvariantBroken(rule="a timeline is start, pauses, end", event=event, after=last)
         if last_ms is not None and at_ms < last_ms:
             raise InvariantBroken(rule="a timeline moves forward", event=event, at_ms=at_ms)

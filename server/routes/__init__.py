@@ -7,6 +7,7 @@ from server.routes import (
     auth,
     chat,
     consult,
+    docs,
     earnings,
     health,
     lawyers,
@@ -27,4 +28,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *consult.ROUTES,
     *chat.ROUTES,
     *reviews.ROUTES,
+    *docs.ROUTES,
 )

@@ -1,14 +1,25 @@
 """The user's wallet (SPEC 3)."""
 
-from typing import Any
+from typing import Annotated, Any
 
+from billing_engine.consultations.billing import ENTRY_KIND
 from billing_engine.ledger.model import Entry
 from billing_engine.ledger.ports import Line
 from billing_engine.money import Asset, format_minor, parse_minor
-from billing_engine.wallets.service import AmountOutOfRange
+from billing_engine.wallets.service import RECHARGE, AmountOutOfRange
 from server.auth.model import Role
 from server.routing import Call, Route, only
-from server.wire import Instant, MoneyIn, MoneyOut, Page, PageQuery, WireModel, encode_cursor, time_place
+from server.wire import (
+    Instant,
+    MoneyIn,
+    MoneyOut,
+    Page,
+    PageQuery,
+    WireModel,
+    encode_cursor,
+    one_of,
+    time_place,
+)
 
 
 class RechargeIn(WireModel):
@@ -21,14 +32,14 @@ class TransactionOut(WireModel):
     """One row of the wallet. `amount` is positive, `type` says in which direction it went."""
 
     id: str
-    type: str
-    kind: str
+    type: Annotated[str, one_of(("CREDIT", "DEBIT"))]
+    kind: Annotated[str, one_of(kind.upper() for kind in (RECHARGE, ENTRY_KIND))]
     amount: MoneyOut
     currency: str
     balance_before: MoneyOut
     balance_after: MoneyOut
     reference_id: str
-    status: str
+    status: Annotated[str, one_of(("COMPLETED",))]
     created_at: Instant
 
 
@@ -36,7 +47,7 @@ class RechargeOut(WireModel):
     """A recharge that is credited: the gateway's payment and the wallet as it was right after."""
 
     payment_id: str
-    status: str
+    status: Annotated[str, one_of(("PAID",))]
     amount: MoneyOut
     currency: str
     wallet_balance: MoneyOut

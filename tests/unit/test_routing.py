@@ -54,6 +54,12 @@ def test_public_routes_are_the_known_few():
     assert {route.name for route in ROUTES if route.access == PUBLIC} == {
         "GET /healthz",
         "GET /readyz",
+        "GET /metrics",
+        "GET /openapi.json",
+        "GET /asyncapi.json",
+        "GET /docs",
+        "GET /docs/{page}",
+        "GET /docs/assets/{name}",
         "POST /auth/register",
         "POST /auth/login",
         "POST /auth/refresh",
