@@ -13,6 +13,8 @@ from billing_engine.errors import Invalid
 #: Above this no amount is accepted: far beyond any wallet, far below 2**63 (an 8-byte integer in both stores).
 MAX_MINOR: Final = 10**15
 
+#: No amount has more digits than this on either side of its point.
+_DIGITS: Final = 30
 _NUMBER: Final = re.compile(r"-?\d{1,16}(\.\d{1,12})?", re.ASCII)
 
 
@@ -52,7 +54,7 @@ def parse_minor(value: object, asset: Asset, *, field: str = "amount") -> int:
     """
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise MoneyInvalid(field=field, problem="must be a decimal number or a decimal string")
-    text = format(value, "f") if isinstance(value, Decimal) and value.is_finite() else str(value)
+    text = _digits(value)
     if not _NUMBER.fullmatch(text):
         raise MoneyInvalid(field=field, problem="must be a plain decimal number such as 500.00")
     whole, _, fraction = text.lstrip("-").partition(".")
@@ -62,6 +64,15 @@ def parse_minor(value: object, asset: Asset, *, field: str = "amount") -> int:
     if minor > MAX_MINOR:
         raise MoneyInvalid(field=field, problem="is too large")
     return -minor if text.startswith("-") else minor
+
+
+def _digits(value: str | int | Decimal) -> str:
+    """The number written out, or a text that is none. `1E+999999999` would be written out to a gigabyte."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return str(value) if abs(value) <= MAX_MINOR else "too large"
+    return format(value, "f") if value.is_finite() and abs(value.adjusted()) <= _DIGITS else "too large"
 
 
 def format_minor(minor: int, asset: Asset) -> str:
