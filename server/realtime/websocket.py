@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _TYPES: Final = frozenset("0123456")
 #: How long a client may take to answer our closing frame.
 _CLOSE_TIMEOUT_S: Final = 2.0
+#: A status that nobody will read.
+_CLIENT_GONE: Final = 499
 
 
 class WebSocket:
@@ -41,6 +43,9 @@ class WebSocket:
             await self._sock.prepare(self._request)
             self._engine.links[sid] = self
             await self._handler(self)
+        except ConnectionResetError:
+            # It left in the middle of its handshake: nobody to answer, nothing to log.
+            return web.Response(status=_CLIENT_GONE)
         finally:
             self._engine.links.pop(sid, None)
             self._socket.queue.put_nowait(None)  # a writer that is still waiting would wait for ever

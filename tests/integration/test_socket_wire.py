@@ -4,6 +4,7 @@ These tests hold the internal APIs that `server/realtime` stands on; they fail w
 """
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from server.realtime import SocketOptions
 from tests.integration.socket_world import LAWYER, SESSION, STRANGER, USER, World, gone, raw, until, world
@@ -71,6 +73,28 @@ async def test_a_broken_handshake_leaves_nothing_behind(w: World) -> None:
     assert answer.status == 400
     server = w.realtime.server
     assert (server.eio.sockets, server.environ, server._reapers) == ({}, {}, {})
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_handshake_is_no_error(
+    w: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A phone in a lift does this a thousand times a day: a traceback each would bury what matters in the log."""
+    left = asyncio.Event()
+
+    async def leaves(request: web.Request, _response: web.StreamResponse) -> None:
+        if request.transport is not None:
+            request.transport.abort()
+        left.set()
+
+    monkeypatch.setattr(web.Request, "_prepare_hook", leaves)
+    with caplog.at_level(logging.INFO), pytest.raises(aiohttp.ClientError):
+        async with raw(w.port):
+            pass
+    await left.wait()
+    await gone(w)
+    assert not w.realtime.server.eio.sockets
+    assert not w.realtime.server.environ
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize(
