@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 
 from billing_engine.money import INR, Asset
+from server.admin.audit import AuditLog
 from server.errors import BodyTooLarge, MalformedJson, MethodNotAllowed, PathNotFound
 from server.http.cors import Cors
 from server.http.edge import CALLER, REQUEST_ID, ROUTE, Authenticate, Edge
@@ -40,13 +41,16 @@ def build_app(
     new_id: Callable[[], str] = new_id,
     foreign_paths: tuple[str, ...] = ("/socket.io/",),
     on_request: OnRequest = lambda _route, _status, _code, _took_s: None,
+    audit: AuditLog | None = None,
 ) -> web.Application:
     """The application with every route mounted.
 
     `foreign_paths` are served by somebody else on this application, who answers for their own errors and origins.
-    `on_request` hears of every answer; it must not raise.
+    `on_request` hears of every answer; it must not raise. `audit` is where admins' acts are written down.
     """
-    edge = Edge(authenticate=authenticate, idempotency=idempotency, services=services, new_id=new_id)
+    edge = Edge(
+        authenticate=authenticate, idempotency=idempotency, services=services, new_id=new_id, audit=audit
+    )
     outer = _Outer(
         Cors(frozenset(cors_origins)),
         asset=asset,

@@ -22,6 +22,7 @@ from chat.errors import Unauthenticated as NotAuthenticated
 from chat.namespace import BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
 from chat.service import ChatService
+from server.admin.audit import AuditLog
 from server.announcer import SocketAnnouncer
 from server.api_docs.site import ApiDocs, build_docs
 from server.app import build_app
@@ -47,6 +48,7 @@ from server.realtime import Realtime, SocketOptions
 from server.routes import ROUTES
 from server.session_views import billing_state
 from server.settings import Settings
+from server.storage.repositories.audit import CollectionAudit
 from server.storage.repositories.claims import CollectionClaims
 from server.storage.repositories.idempotency import CollectionIdempotency
 from server.storage.repositories.lawyers import CollectionLawyers
@@ -78,6 +80,7 @@ class Services:
     lawyers: LawyerService
     reviews: ReviewService
     earnings: EarningsService
+    audit: AuditLog
     metrics: Metrics
     docs: ApiDocs
     readiness: dict[str, Callable[[], Awaitable[None]]]
@@ -238,6 +241,7 @@ async def build(
             cors_origins=settings.cors_origins,
             asset=settings.asset,
             on_request=metrics.request,
+            audit=services.audit,
         )
         realtime.attach(
             app, chat=chat, authenticate=_socket_principal(identity.sign_ins), on_event=metrics.event
@@ -331,6 +335,7 @@ async def _wire(
         earnings=EarningsService(
             earnings=LedgerEarnings(ledger, settings.asset), clock=clock, zone=settings.zone
         ),
+        audit=AuditLog(await CollectionAudit.open(collections), clock),
         metrics=metrics,
         docs=build_docs(ROUTES, asset=settings.asset),
         readiness={"storage": db.ping, "locks": locks.ping, "clock": _clock_check(clock)},

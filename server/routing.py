@@ -84,6 +84,19 @@ class Document:
 Handler = Callable[[Call[Any, Any]], Awaitable[BaseModel | Reply | Document]]
 
 
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """How an admin's call of a route is written down (`server.admin.audit`).
+
+    `action` names it, `subject` is the path's parameter that says whom or what it is about. `facts` tells what is known of the
+    subject, asked before the act and after it; it raises the handler's own error where the subject does not exist.
+    """
+
+    action: str
+    subject: str
+    facts: Callable[[Call[Any, Any]], Awaitable[Mapping[str, Any]]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One row of the table.
@@ -91,7 +104,8 @@ class Route:
     `path` writes its parameters as `{session_id}`. `body` and `query` are None where the route takes none: the handler then
     gets None. `errors` are the domain errors beyond those that every route may give (401, 403, 422, …). `idempotent` routes
     take an `Idempotency-Key` and run to their end even when the client goes away. `media_type` is what the answer is, where it
-    is not JSON. `documented` is False for what is no part of the API, such as the pages that describe it.
+    is not JSON. `audit` is how an admin's call is written down: every write that only some roles, the admin's among them, may
+    make has one. `documented` is False for what is no part of the API, such as the pages that describe it.
     """
 
     method: str
@@ -108,6 +122,7 @@ class Route:
     tags: tuple[str, ...] = ()
     media_type: str = "application/json"
     documented: bool = True
+    audit: Audited | None = None
 
     @property
     def name(self) -> str:

@@ -14,7 +14,8 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
-from server.auth.model import Principal
+from server.admin.audit import AuditLog
+from server.auth.model import Principal, Role
 from server.errors import Forbidden, Unauthenticated
 from server.http.parsing import read_body, read_path, read_query
 from server.idempotency import Idempotency, IdempotencyRow, StoredAnswer
@@ -43,7 +44,7 @@ class Rendered:
 
 
 class Edge:
-    """Runs the rows of the table. Requests that move money go on when their client hangs up; `drain` waits for them."""
+    """Runs the rows of the table. What moves money or is written down goes on when its client hangs up; `drain` waits."""
 
     def __init__(
         self,
@@ -52,15 +53,20 @@ class Edge:
         idempotency: Idempotency,
         services: Any,
         new_id: Callable[[], str],
+        audit: AuditLog | None = None,
     ) -> None:
+        """`audit` is needed as soon as a route says how it is written down."""
         self._authenticate = authenticate
         self._idempotency = idempotency
         self._services = services
         self._new_id = new_id
+        self._audit = audit
         self._running: set[asyncio.Task[Rendered]] = set()
 
     def handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """The aiohttp handler of one row."""
+        if route.audit is not None and self._audit is None:
+            raise InvariantBroken(rule="what admins do is written down", route=route.name)
 
         async def handle(request: web.Request) -> web.StreamResponse:
             request[ROUTE] = route
@@ -92,6 +98,8 @@ class Edge:
             keys = request.headers.getall("Idempotency-Key", [])
             # Two headers are one list (RFC 9110), and a list is no key: the comma and blank make it invalid.
             rendered = await self._to_its_end(self._once(route, call, ", ".join(keys) if keys else None))
+        elif route.audit is not None:
+            rendered = await self._to_its_end(self._plainly(route, call))
         else:
             answer = await route.handler(call)
             if isinstance(answer, Document):
@@ -135,9 +143,18 @@ class Edge:
         ):
             _log.debug("money request failed", error=repr(error))
 
+    async def _act(self, route: Route, call: Call[Any, Any]) -> BaseModel | Reply | Document:
+        """Run the handler; written down, if it is an admin who calls a route that says so."""
+        if self._audit is None or route.audit is None or call.caller.role is not Role.ADMIN:
+            return await route.handler(call)
+        return await self._audit.perform(route.audit, call, route.handler)
+
+    async def _plainly(self, route: Route, call: Call[Any, Any]) -> Rendered:
+        return _render(route, await self._act(route, call))
+
     async def _once(self, route: Route, call: Call[Any, Any], key: str | None) -> Rendered:
         if key is None:
-            return _render(route, await route.handler(call))
+            return await self._plainly(route, call)
         row = await self._idempotency.begin(
             caller=call.principal.user_id if call.principal else "-",
             route=route.name,
@@ -147,7 +164,7 @@ class Edge:
         if row.answer is not None:
             return Rendered(row.answer.status, row.answer.body, {"Idempotency-Replayed": "true"})
         try:
-            rendered = _render(route, await route.handler(_under(call, row.operation_id)))
+            rendered = await self._plainly(route, _under(call, row.operation_id))
         except BaseException as exc:
             await self._settle_failure(row, exc)
             raise

@@ -1,6 +1,6 @@
 """The admin's side of lawyers: the queue and the verdict."""
 
-from typing import Final
+from typing import Any, Final
 
 from server.auth.model import Role
 from server.errors import ValidationFailed
@@ -8,7 +8,7 @@ from server.people.errors import LawyerNotFound, PapersChanged
 from server.people.model import Place
 from server.people.service import LawyerService
 from server.people.wire import ApplicantView, LawyerView, QueueQuery, VerifyBody
-from server.routing import Call, Route, only
+from server.routing import Audited, Call, Route, only
 from server.wire import Page, encode_cursor, time_place
 
 
@@ -43,6 +43,18 @@ async def verify(call: Call[VerifyBody, None]) -> LawyerView:
     return LawyerView.for_admin(await lawyers.card(profile), call.services.asset)
 
 
+async def papers(call: Call[VerifyBody, None]) -> dict[str, Any]:
+    """What a verdict is on, for the audit log. Raises `LawyerNotFound`."""
+    lawyers: LawyerService = call.services.lawyers
+    card = await lawyers.look_up(call.path["lawyer_id"], viewer_id=call.caller.user_id, viewer_is_admin=True)
+    verdict = card.profile.verification
+    return {
+        "isVerified": card.profile.is_verified,
+        "barCouncilNumber": card.profile.bar_council_number,
+        "reason": None if verdict is None else verdict.reason,
+    }
+
+
 ROUTES: Final = (
     Route(
         method="GET",
@@ -63,6 +75,7 @@ ROUTES: Final = (
         body=VerifyBody,
         response=LawyerView,
         errors=(LawyerNotFound, PapersChanged),
+        audit=Audited("lawyer.verify", "lawyer_id", papers),
         tags=("lawyers", "admin"),
     ),
 )

@@ -15,9 +15,9 @@ from billing_engine.consultations.errors import (
     StartAborted,
     UserBusy,
 )
-from billing_engine.money import format_minor, parse_minor
+from billing_engine.money import ASSETS, format_minor, parse_minor
 from server.auth.model import Role
-from server.routing import Call, Route, only
+from server.routing import Audited, Call, Route, only
 from server.session_views import MessageBrief, SessionOut, session_out, timeline_out
 from server.wire import Id, MoneyIn, MoneyOut, Page, PageQuery, WireModel, encode_cursor, time_place
 
@@ -71,6 +71,21 @@ async def end(call: Call[None, None]) -> SessionOut:
         call.path["session_id"], caller_id=call.caller.user_id, is_admin=call.caller.role is Role.ADMIN
     )
     return session_out(view, call.caller.user_id)
+
+
+async def outcome(call: Call[None, None]) -> dict[str, Any]:
+    """What an end changes, for the audit log. Raises `SessionNotFound`."""
+    view = await call.services.consultations.get(
+        call.path["session_id"], caller_id=call.caller.user_id, is_admin=True
+    )
+    session = view.session
+    return {
+        "status": view.status.value,
+        "endReason": None if session.end_reason is None else session.end_reason.value,
+        "totalAmount": format_minor(view.total_minor, ASSETS[session.currency]),
+        "userId": session.user_id,
+        "lawyerId": session.lawyer_id,
+    }
 
 
 async def get(call: Call[None, None]) -> SessionOut:
@@ -202,6 +217,7 @@ ROUTES: tuple[Route, ...] = (
         response=SessionOut,
         errors=(SessionNotFound,),
         idempotent=True,
+        audit=Audited("session.end", "session_id", outcome),
         tags=("consultations",),
     ),
 )

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from server.admin.audit import AuditLog
 from server.app import build_app
 from server.auth.accounts import Accounts
 from server.auth.model import Role
@@ -19,6 +20,7 @@ from server.auth.tokens import AccessTokens
 from server.idempotency import Idempotency
 from server.ids import new_id
 from server.routing import Route
+from server.storage.repositories.audit import CollectionAudit
 from server.storage.repositories.idempotency import CollectionIdempotency
 from server.storage.repositories.tokens import CollectionTokens
 from server.storage.repositories.users import CollectionAccounts
@@ -166,6 +168,7 @@ async def http_world(
             authenticate=sign_ins.authenticate,
             idempotency=idempotency,
             cors_origins=cors_origins,
+            audit=AuditLog(await CollectionAudit.open(collections), clock),
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()

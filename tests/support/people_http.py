@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from aiohttp.test_utils import TestClient, TestServer
 
 from billing_engine.money import INR
+from server.admin.audit import AuditLog
 from server.app import build_app
 from server.auth.accounts import Accounts
 from server.auth.model import Role
@@ -24,6 +25,7 @@ from server.people.earnings import EarningsService
 from server.people.ports import EarningRow, EarningsSummary
 from server.people.service import LawyerService
 from server.routes import admin_lawyers, earnings, lawyers, reviews
+from server.storage.repositories.audit import CollectionAudit
 from server.storage.repositories.idempotency import CollectionIdempotency
 from server.storage.repositories.tokens import CollectionTokens
 from server.storage.repositories.users import CollectionAccounts
@@ -170,7 +172,11 @@ async def open_api(path: Path) -> AsyncIterator[Api]:
             rows=await CollectionIdempotency.open(collections), clock=clock, new_id=new_id
         )
         app = build_app(
-            ROUTES, services=services, authenticate=sign_ins.authenticate, idempotency=idempotency
+            ROUTES,
+            services=services,
+            authenticate=sign_ins.authenticate,
+            idempotency=idempotency,
+            audit=AuditLog(await CollectionAudit.open(collections), clock),
         )
         try:
             async with TestClient(TestServer(app)) as client:
