@@ -151,7 +151,11 @@ class Device:
     @classmethod
     async def connect(cls, url: str, token: str) -> "Device":
         device = cls(socketio.AsyncClient(reconnection=False))
-        await device.sio.connect(url, transports=["websocket"], auth={"token": token})
+        try:
+            await device.sio.connect(url, transports=["websocket"], auth={"token": token})
+        except BaseException:
+            await device.close()
+            raise
         return device
 
     async def _take(self, event: str, payload: Json = None) -> None:
@@ -204,10 +208,16 @@ class Device:
         return [event.payload for event in self.events if event.name == name]
 
     async def close(self) -> None:
-        await self.sio.disconnect()
-        # The library's own shutdown: without it the process warns about a session left open.
-        if self.sio.eio.http is not None and not self.sio.eio.http.closed:
-            await self.sio.eio.http.close()
+        await close(self.sio)
+
+
+async def close(client: socketio.AsyncClient) -> None:
+    """Whatever state it is in. The library leaves its HTTP session open when a connection fails or breaks."""
+    try:
+        await client.disconnect()
+    finally:
+        if client.eio.http is not None and not client.eio.http.closed:
+            await client.eio.http.close()
 
 
 @dataclass

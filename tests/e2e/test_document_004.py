@@ -19,6 +19,7 @@ from tests.e2e.people import (
     Talk,
     World,
     assert_bill,
+    close,
     has,
     instant_ms,
     minor,
@@ -404,6 +405,7 @@ async def test_a_bad_token_is_refused_and_a_client_that_polls_first_is_told_so(w
     polling = socketio.AsyncClient(reconnection=False)
     with pytest.raises(socketio.exceptions.ConnectionError):
         await polling.connect(world.server.url, auth={"token": access})
+    await close(polling)
     answer = await world.anyone.call("GET", "/socket.io/?EIO=4&transport=polling")
     assert (answer.status, answer.code) == (400, "WEBSOCKET_ONLY")
     assert "transports: ['websocket']" in answer.json["detail"]
@@ -414,9 +416,12 @@ async def refusal_of(url: str, auth: object) -> Any:
     client = socketio.AsyncClient(reconnection=False)
     told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     client.on("connect_error", told.set_result)
-    with pytest.raises(socketio.exceptions.ConnectionError):
-        await client.connect(url, transports=["websocket"], auth=auth)
-    return await asyncio.wait_for(told, 5)
+    try:
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            await client.connect(url, transports=["websocket"], auth=auth)
+        return await asyncio.wait_for(told, 5)
+    finally:
+        await close(client)
 
 
 async def test_both_devices_of_one_person_hear_everything(world: World) -> None:
