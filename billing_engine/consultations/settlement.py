@@ -4,6 +4,7 @@ The entry fixed the outcome; nothing here computes money again. The order is wha
 not final yet makes recovery run all of them once more, and a claim of a final row makes it run the last ones.
 """
 
+import logging
 from dataclasses import dataclass, replace
 
 from billing_engine.consultations.model import (
@@ -15,7 +16,10 @@ from billing_engine.consultations.model import (
     states_before,
 )
 from billing_engine.consultations.ports import Claims, Locks, Rooms, Sessions, Timeline
+from billing_engine.errors import Unavailable
 from billing_engine.ledger.model import Entry
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,13 @@ class Settlement:
         return await self.sessions.move(session.id, expect=expect, to=ended)
 
     async def release(self, session: Session) -> None:
-        """Free both people: claims first, then the locks that only mirror them."""
+        """Free both people: claims first, then the locks that only mirror them and expire by themselves."""
         await self.claims.release(user_claim(session.user_id), session.id)
         await self.claims.release(lawyer_claim(session.lawyer_id), session.id)
-        await self.locks.release(lock_names(session.user_id, session.lawyer_id), session.id)
+        try:
+            await self.locks.release(lock_names(session.user_id, session.lawyer_id), session.id)
+        except Unavailable as exc:
+            log.warning("locks do not answer; they will expire: %r", exc, extra={"session_id": session.id})
 
 
 def ended_record(session: Session, entry: Entry) -> Session:
