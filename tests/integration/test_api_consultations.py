@@ -131,6 +131,21 @@ async def test_the_bill_is_for_whole_served_seconds(api: Api) -> None:
     assert (await lawyer.get("/lawyer/earnings/summary")).json["totalSessions"] == 3
 
 
+async def test_a_paisa_a_minute_is_a_price(api: Api) -> None:
+    """Whole minutes for nothing, then a paisa each: neither free for ever nor cut off at once."""
+    user, lawyer = await api.a_user("50.00"), await api.a_lawyer(rate="0.01")
+    session_id = await user.start(lawyer.id)
+    await api.advance(59.999)
+    assert (await user.get("/consult/active")).json["totalAmount"] == "0.00"
+    await api.advance(61)
+    ended = (await user.end(session_id)).json
+    assert (ended["durationSeconds"], ended["totalAmount"], ended["remainingBalance"]) == (
+        120,
+        "0.02",
+        "49.98",
+    )
+
+
 async def test_money_that_is_held_is_not_spendable_and_comes_back(api: Api) -> None:
     user, lawyer = await api.a_user("100.00"), await api.a_lawyer()
     session_id = await user.start(lawyer.id)

@@ -164,6 +164,8 @@ async def test_a_money_call_whose_answer_was_not_kept_is_run_again_and_moves_not
         patched.setattr(Idempotency, "keep", lost)
         recharged = await world.user.recharge("20.00", key="k1")
         started = await world.user.post("/consult/start", {"lawyerId": world.lawyer.id}, key="k1")
+        await world.api.advance(5)
+        ended = await world.user.post(f"/consult/{started.json['sessionId']}/end", key="k1")
     running = await world.user.post("/wallet/recharge", {"amount": "20.00"}, key="k1")
     assert (running.status, running.code) == (409, "IDEMPOTENCY_IN_PROGRESS")
 
@@ -174,6 +176,9 @@ async def test_a_money_call_whose_answer_was_not_kept_is_run_again_and_moves_not
     assert again.json == recharged.json
     assert same.status == started.status == 201
     assert same.json["sessionId"] == started.json["sessionId"]
+    end_again = await world.user.post(f"/consult/{started.json['sessionId']}/end", key="k1")
+    assert (end_again.status, end_again.json) == (200, ended.json)
+    assert ended.json["totalAmount"] == "5.00"
     assert await _credits(world.user) == ["20.00", "100.00"]
     assert len((await world.user.get("/consult")).json["items"]) == 1
 

@@ -1,5 +1,6 @@
 """What answers look like, to the letter (SPEC 1 to 7): an app's generated code breaks on a renamed field or a bare number."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -366,6 +367,20 @@ async def test_a_rating_is_the_exact_mean_at_any_moment(api: Api) -> None:
     assert (await user.get("/lawyers?minRating=3.34")).json["items"] == []
     everyone = [row["id"] for row in (await user.get("/lawyers")).json["items"]]
     assert everyone == [lawyer.id, other.id]
+
+
+async def test_of_many_reviews_at_once_one_counts(api: Api) -> None:
+    """An impatient thumb must not decide a lawyer's rating."""
+    user, lawyer = await api.a_user("500.00"), await api.a_lawyer()
+    session_id = await user.start(lawyer.id)
+    await user.end(session_id)
+    answers = await asyncio.gather(
+        *(user.post("/review", {"sessionId": session_id, "rating": 1 + n % 5}) for n in range(20))
+    )
+    assert sorted(answer.status for answer in answers) == [201, *[409] * 19]
+    first = next(answer for answer in answers if answer.status == 201)
+    card = (await user.get(f"/lawyer/{lawyer.id}")).json
+    assert (card["rating"], card["reviewCount"]) == (f"{first.json['rating']}.00", 1)
 
 
 @pytest.mark.parametrize("rating", [0, 6, -1, 4.5, "5", True, None, 10**30, [], "five"])

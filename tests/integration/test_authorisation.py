@@ -57,6 +57,12 @@ CALLS: Final = (
     #                                 nobody  user  lawyer user2 lawyer2 freelancer company admin
     row("GET /healthz",               "200    200   200    200   200     200        200     200"),
     row("GET /readyz",                "200    200   200    200   200     200        200     200"),
+    row("GET /metrics",               "200    200   200    200   200     200        200     200"),
+    row("GET /openapi.json",          "200    200   200    200   200     200        200     200"),
+    row("GET /asyncapi.json",         "200    200   200    200   200     200        200     200"),
+    row("GET /docs",                  "200    200   200    200   200     200        200     200"),
+    row("GET /docs/{page}",           "404    404   404    404   404     404        404     404", page="unknown"),
+    row("GET /docs/assets/{name}",    "404    404   404    404   404     404        404     404", name="unknown"),
     # --- identity
     row("POST /auth/register",        "201    201   201    201   201     201        201     201", body=REGISTRATION),
     row("POST /auth/login",           "200    200   200    200   200     200        200     200",
@@ -233,7 +239,7 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         running = await user.start(lawyer.id)
         left = await api.log_in(user.email)
         assert (await left.post("/auth/logout")).status == 200
-        await api.services.sign_ins.disable(people["disabled"].id)
+        await api.disable(people["disabled"])
         claims = jwt.decode(str(user.token), options={"verify_signature": False})
         nobodies = {
             "no header": None,
@@ -393,6 +399,18 @@ async def test_a_log_out_and_a_disabled_account_close_their_sockets(town: Town) 
     assert second_socket.told("server:bye")[0]["reconnect"] is False
     assert (await first_socket.call("join_session", {"sessionId": town.ids["running"]}))["ok"]
 
-    await town.api.services.sign_ins.disable(user.id)
+    await town.api.disable(user)
     await first_socket.gone.wait()
     assert (await other_socket.call("join_session", {"sessionId": town.ids["running"]}))["ok"] is False
+
+
+async def test_a_socket_outlives_its_access_token_and_a_request_does_not(town: Town) -> None:
+    """A paid conversation must not break off every quarter of an hour."""
+    user, session_id = town.people["user"], town.ids["running"]
+    socket = await town.api.connect(user.token)
+    await town.api.advance(16 * 60)
+    assert (await user.get("/auth/me")).status == 401
+    # The 500.00 were used up long ago; reading goes on.
+    assert (await socket.call("join_session", {"sessionId": session_id}))["ok"]
+    await user.log_in_again()
+    assert (await user.get("/auth/me")).status == 200

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +17,13 @@ import aiohttp
 import socketio
 from aiohttp import web
 
+from billing_engine.money import Asset
 from billing_engine.verification import Verdict
 from server import composition
+from server.api_docs.site import ApiDocs, build_docs
 from server.auth.model import Role
 from server.composition import Services, build
+from server.routing import Route
 from server.settings import Settings
 from server.storage.sqlite.books import verify_books
 from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
@@ -148,6 +152,10 @@ class Api:
         assert answer.status == 200, answer.text
         return Person(self.http, self.base_url, answer.json, email)
 
+    async def disable(self, person: Person) -> None:
+        """Shut the person's account, as an admin does."""
+        assert await self.services.sign_ins.disable(person.id) is not None
+
     async def connect(self, token: str | None) -> SocketClient:
         """A Socket.IO client of the app. Raises what python-socketio raises when the server refuses."""
         client = SocketClient(socketio.AsyncClient(reconnection=False))
@@ -197,6 +205,12 @@ class Api:
         return rows
 
 
+@cache
+def _docs(routes: tuple[Route, ...], *, asset: Asset) -> ApiDocs:
+    """Nothing of a world is in them, and they take longer than all the rest of it."""
+    return build_docs(routes, asset=asset)
+
+
 @asynccontextmanager
 async def open_api(directory: Path, *, clock: ApiClock | None = None, **settings: Any) -> AsyncIterator[Api]:
     """The server on `directory`, served until the end of the block; opened again on it, it goes on where it was."""
@@ -221,6 +235,7 @@ async def open_api(directory: Path, *, clock: ApiClock | None = None, **settings
     async with AsyncExitStack() as stack:
         stack.enter_context(patch.object(composition, "SystemClock", lambda: clock))
         stack.enter_context(patch.object(composition, "open_database", watched))
+        stack.enter_context(patch.object(composition, "build_docs", _docs))
         server = await stack.enter_async_context(build(Settings(_env_file=None, **(usual | settings))))
         runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1)
         await runner.setup()
