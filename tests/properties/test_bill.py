@@ -3,9 +3,12 @@
 The first half drives the pure decisions on an account in memory; the second half runs the engine for what only it decides.
 """
 
-from collections.abc import Callable
+import asyncio
+import tempfile
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from itertools import cycle
+from pathlib import Path
 
 import orjson
 from hypothesis import example, given, settings
@@ -31,6 +34,8 @@ from billing_engine.consultations.rules import Rules
 from billing_engine.ledger.model import Account, Entry
 from billing_engine.money import affordable_seconds, commission_of, price
 from server.storage.ledger_codec import holds_of_json, holds_to_json
+from tests.support.consult import World, open_world
+from tests.support.manual_clock import ManualClock
 
 START_MS = 1_767_225_600_000
 SID = "s1"
@@ -372,3 +377,134 @@ def test_the_hold_is_the_price_of_the_slice_and_not_what_is_left() -> None:
     bill: Bill = life.bill
     assert bill.held_minor == price(7, 13)
     assert bill.paid_s == affordable_seconds(7, bill.held_minor) >= 13
+
+
+# -- what only the engine decides -------------------------------------------------------------------------------------
+
+
+def play(scenario: Callable[[Path], Coroutine[None, None, None]]) -> None:
+    """Run one example on a database of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(scenario(Path(folder) / "tarazu.db"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rate=st.sampled_from([7, 59, 6_000, 49_999]),
+    tick_ms=st.integers(300, 40_000),
+    lead_ms=st.integers(2_000, 9_000),
+    slot_ms=st.sampled_from([1, 50, 250]),
+    waits_ms=st.lists(st.integers(0, 40_000), max_size=4),
+)
+def test_neither_tick_nor_lead_nor_slot_is_a_tariff(
+    rate: int, tick_ms: int, lead_ms: int, slot_ms: int, waits_ms: list[int]
+) -> None:
+    """The engine itself, with any settings: the same seconds cost the same paise, and the gate never shuts by itself."""
+
+    async def scenario(file: Path) -> None:
+        rules = Rules(tick_ms=tick_ms, lead_ms=lead_ms, slot_ms=slot_ms)
+        async with open_world(file, rules=rules) as world:
+            world.lawyers.add("l1", rate)
+            await world.recharge("u1", price(rate, 3_600) + 5_000)
+            session_id = await world.begin()
+            for wait_ms in waits_ms:
+                await world.advance(wait_ms / 1000)
+                assert world.consultations.is_open(session_id)
+            view = await world.consultations.end(session_id, caller_id="l1")
+            assert view.total_minor == price(rate, sum(waits_ms) // 1000)
+            assert [row.event for row in await world.consultations.timeline(session_id)] == ["start", "end"]
+
+    play(scenario)
+
+
+def warnings_of(rate: int, funds: int, recharges: dict[int, int], until_ms: int) -> list[tuple[int, int]]:
+    """(instant since the start, threshold): each threshold once, as the time that the wallet lasts passes it going down."""
+    told: list[tuple[int, int]] = []
+    warned: int | None = None
+    for now_ms in range(0, until_ms + 1, 500):
+        funds += recharges.get(now_ms, 0)
+        remaining_s = affordable_seconds(rate, funds) - now_ms // 1000
+        if remaining_s <= 0:
+            break
+        crossed = min((limit for limit in (120, 60, 30) if remaining_s <= limit), default=None)
+        if crossed is not None and (warned is None or crossed < warned):
+            told.append((now_ms, crossed))
+        warned = crossed
+    return told
+
+
+async def warned(
+    world: World, started_ms: int, until_ms: int, recharges: dict[int, int]
+) -> list[tuple[int, int]]:
+    seen: list[tuple[int, int]] = []
+    for now_ms in sorted({*recharges, *range(0, until_ms + 1, 1_000)}):
+        await world.advance((started_ms + now_ms - world.clock.now_ms()) / 1000)
+        if now_ms in recharges:
+            await world.recharge("u1", recharges[now_ms])
+            await world.idle()
+        for event in world.heard.events:
+            if event.name == "session:low_balance":
+                assert event.view.remaining_s <= event.extra["threshold"]
+                seen.append((world.clock.now_ms() - started_ms, event.extra["threshold"]))
+        world.heard.events.clear()
+    return seen
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    start_s=st.integers(60, 200),
+    recharges=st.dictionaries(
+        st.integers(1, 120).map(lambda s: s * 1_000 + 500),
+        st.integers(1, 150).map(lambda s: s * 100),
+        max_size=3,
+    ),
+)
+@example(135, {})
+@example(60, {})
+@example(120, {31_500: 10_000})
+@example(125, {70_500: 2_000, 100_500: 20_000})
+def test_each_warning_comes_once_at_its_second_and_again_after_a_recharge(
+    start_s: int, recharges: dict[int, int]
+) -> None:
+    async def scenario(file: Path) -> None:
+        async with open_world(file) as world:
+            world.lawyers.add("l1", 6_000)
+            await world.recharge("u1", start_s * 100)
+            await world.begin()
+            seen = await warned(world, world.clock.now_ms(), 200_000, recharges)
+        assert seen == warnings_of(6_000, start_s * 100, recharges, 200_000)
+
+    play(scenario)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 35_000), st.integers(0, 20_000), st.booleans()), min_size=1, max_size=4)
+)
+def test_restarts_do_not_move_the_grid_of_ticks(restarts: list[tuple[int, int, bool]]) -> None:
+    """Ticks stand at start + k x TICK whatever process makes them, or a restart would align all sessions at once."""
+
+    async def scenario(file: Path) -> None:
+        clock = ManualClock()
+        clock.jump_ms(1_234)
+        started_ms = clock.now_ms()
+        ticks: list[int] = []
+        session_id = ""
+        for served_ms, gap_ms, cleanly in restarts:
+            async with open_world(file, clock=clock) as world:
+                world.lawyers.add("l1", 6_000)
+                if not session_id:
+                    await world.recharge("u1", 1_000_000)
+                    session_id = await world.begin()
+                for _ in range(served_ms // 50):
+                    await clock.advance_ms(50, idle=world.idle)
+                    ticks += [clock.now_ms() for event in world.heard.events if event.name == "session:tick"]
+                    world.heard.events.clear()
+                if not cleanly:
+                    await world.crash()
+            clock.jump_ms(gap_ms)
+        late_ms = Rules().slot_ms + 50  # the end of the slot, and the step of this test
+        assert all((at_ms - started_ms) % 10_000 < late_ms for at_ms in ticks)
+        assert len(ticks) == len({(at_ms - started_ms) // 10_000 for at_ms in ticks})
+
+    play(scenario)
