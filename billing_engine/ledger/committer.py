@@ -167,7 +167,8 @@ class Committer:
             # Nothing is written. One change broke a rule that the store guards: the others must not pay for it.
             self._forget(commands)
             if len(commands) > 1:
-                return [again for command in commands for again in await self._attempt([command])]
+                half = len(commands) // 2
+                return await self._attempt(commands[:half]) + await self._attempt(commands[half:])
             _fail(commands, _as_billing_error(broken))
             return []
         _settle([command for command in commands if command not in again] if again else commands)

@@ -134,6 +134,17 @@ class Process:
         return self.outcome
 
 
+def _first(*operations: Operation) -> Operation:
+    """One after the other."""
+
+    async def all_of_them(ledger: Ledger) -> Any:
+        for operation in operations:
+            answer = await operation(ledger)
+        return answer
+
+    return all_of_them
+
+
 async def _coroutine(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
@@ -450,6 +461,14 @@ SCENARIOS = [
 
 #: These have ten thousand states and more.
 LONG_SCENARIOS = [
+    Scenario(
+        "redo, and a redo with a debit after it",
+        (_money, _pays(REVENUE, 60, "left")),
+        _redo(W),
+        _first(_redo(W), _pays(E, 30)),
+        lambda a, b, books: _kinds(b) == {Entry} and _posted(books) == {W: 10, E: 30},
+        cut_at=COMMITTED,
+    ),
     Scenario(
         "redo and redo of an entry with two credits",
         (_money, lambda ledger: ledger.post(payment(W, "p", (E, 60), (V, 10), (REVENUE, 1)))),
