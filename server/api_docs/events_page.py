@@ -1,6 +1,7 @@
 """The page of the socket's events, from the AsyncAPI document."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
@@ -57,11 +58,17 @@ def _fields(schema: Json, schemas: Json) -> str:
         schema = schemas[type_of(schema)]
     required = schema.get("required", ())
     rows = [
-        (f"`{name}`{'' if name in required else '?'}", f"`{type_of(part)}`", _notes(part))
+        (f"`{name}`{'' if name in required else '?'}", _type(part, schemas), _notes(part))
         for name, part in schema.get("properties", {}).items()
     ]
     said = f"<p>{inline(schema['description'])}</p>" if "description" in schema else ""
     return said + table(("field", "type", ""), rows)
+
+
+def _type(part: Json, schemas: Json) -> str:
+    words = type_of(part)
+    name = next((name for name in schemas if re.search(rf"\b{name}\b", words)), None)
+    return f"`{words}`" if name is None else f"[`{words}`](#{name})"
 
 
 def _notes(part: Json) -> str:
@@ -80,12 +87,6 @@ def _example(message: Json, which: int) -> str:
 
 
 def _objects(document: Json) -> list[str]:
-    """The schemas that are shown with no event of their own: those inside others."""
-    shown = {type_of(message["payload"]) for message in document["components"]["messages"].values()}
-    shown |= {
-        type_of(option)
-        for message in document["components"]["messages"].values()
-        for option in message["payload"].get("oneOf", ())
-        if "$ref" in option
-    }
-    return [name for name in document["components"]["schemas"] if name not in shown]
+    """The schemas that fields refer to, so that each link leads somewhere."""
+    text = json.dumps(document["components"]["schemas"])
+    return [name for name in document["components"]["schemas"] if f'schemas/{name}"' in text]

@@ -16,7 +16,7 @@ from server.api_docs.asyncapi import asyncapi_document
 from server.api_docs.errors_page import errors_markdown
 from server.api_docs.events_page import events_body
 from server.api_docs.openapi import openapi_document
-from server.api_docs.page import HEADERS, markdown, page
+from server.api_docs.page import HEADERS, article, markdown, page
 from server.routing import Document, Route
 
 _OURS: Final = Path(__file__).parent
@@ -54,9 +54,9 @@ def build_docs(routes: Iterable[Route], *, asset: Asset) -> ApiDocs:
             "docs", "REST", '<div id="swagger-ui"></div>', asset_url=urls,
             scripts=("swagger-ui-bundle.js", "swagger-start.js"), styles=("swagger-ui.css",),
         ),
-        "docs/events": page("docs/events", "Events", events_body(asyncapi), asset_url=urls),
-        "docs/errors": page("docs/errors", "Errors", markdown(errors_markdown(rows)), asset_url=urls),
-        "docs/guide": page("docs/guide", "Guide", markdown(guide()), asset_url=urls),
+        "docs/events": page("docs/events", "Events", article(events_body(asyncapi)), asset_url=urls),
+        "docs/errors": page("docs/errors", "Errors", article(markdown(errors_markdown(rows))), asset_url=urls),
+        "docs/guide": page("docs/guide", "Guide", article(markdown(guide())), asset_url=urls),
     }  # fmt: skip
     return ApiDocs(
         openapi=_json(openapi),
