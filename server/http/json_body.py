@@ -14,7 +14,7 @@ MAX_NUMBER: Final = 40
 
 
 def parse_json(raw: bytes) -> Any:
-    """The value in `raw`: integers as int, other numbers as Decimal, exactly as they were written.
+    """The value in `raw`: whole numbers as int (`2.0` is 2, as JSON Schema has it), other numbers as Decimal, exactly as written.
 
     Raises:
         MalformedJson: not UTF-8, not JSON, a key twice, NaN or Infinity, a number or nesting beyond any sense.
@@ -64,14 +64,14 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _decimal(text: str) -> Decimal:
+def _decimal(text: str) -> int | Decimal:
     try:
         number = Decimal(text)
     except InvalidOperation as exc:
         raise MalformedJson(reason="a number is out of range") from exc
     if len(text) > MAX_NUMBER or abs(number.adjusted()) > MAX_NUMBER:
         raise MalformedJson(reason="a number is out of range")
-    return number
+    return int(number) if number == number.to_integral_value() else number
 
 
 def _refuse(constant: str) -> NoReturn:

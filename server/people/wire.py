@@ -32,6 +32,9 @@ from server.wire import (
     described,
 )
 
+#: One character of `_prose`, as JSON Schema has it.
+_PROSE: Final = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+
 
 def _prose(text: str) -> str:
     # Lines and tabs belong to prose; other control characters and lone surrogates are no text.
@@ -45,11 +48,14 @@ Prose = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=2_000),
     AfterValidator(_prose),
-    described(pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"),
+    described(pattern=rf"^{_PROSE}*$"),
 ]
 #: Why, to a lawyer. No `Name` with another maximal length: of two, the shorter one counts.
 Reason = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(_prose)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=500),
+    AfterValidator(_prose),
+    described(pattern=rf"^{_PROSE}*[^\s\x00-\x1f\x7f-\x9f]{_PROSE}*$"),
 ]
 #: One specialization or language.
 Label = Annotated[Name, Field(max_length=60)]

@@ -105,6 +105,15 @@ def test_numbers_are_read_exactly():
     assert not any(isinstance(number, float) for number in value.values())
 
 
+@pytest.mark.parametrize(
+    ("text", "whole"), [("2.0", 2), ("5e0", 5), ("-0.0", 0), ("1.20e1", 12), ("1e39", 10**39)]
+)
+def test_a_number_without_a_fraction_is_an_integer_however_it_is_written(text, whole):
+    """Some languages write every number with a point; JSON Schema, and so our document, calls 2.0 an integer."""
+    value = parse_json(text.encode())
+    assert (type(value), value) == (int, whole)
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_json_or_a_problem(raw):
     with contextlib.suppress(MalformedJson, ValidationFailed):
