@@ -132,7 +132,7 @@ Money = Annotated[str, StringConstraints(pattern=r"^-?\d+\.\d{2,}$")]
 
 
 class MessageView(View):
-    """A stored message. `seq` counts from 1 without a gap in its session."""
+    """A stored message. `seq` counts from 1 without a gap in its session. With `erasedAt`, retention took the body: it is empty."""
 
     id: str
     session_id: str
@@ -144,6 +144,7 @@ class MessageView(View):
     created_at: Instant
     delivered_at: Instant | None
     seen_at: Instant | None
+    erased_at: Instant | None
 
 
 class MarksView(View):

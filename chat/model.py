@@ -68,7 +68,10 @@ class Watermarks:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One stored message. `seq` counts from 1 without a gap in its session; instants are in milliseconds."""
+    """One stored message. `seq` counts from 1 without a gap in its session; instants are in milliseconds.
+
+    `erased_at_ms`: retention took the body, which is empty now. The message keeps its place, or the sequence had a gap.
+    """
 
     session_id: str
     seq: int
@@ -76,6 +79,11 @@ class Message:
     client_msg_id: str
     body: str
     created_at_ms: int
+    erased_at_ms: int | None = None
+
+    def says(self, body: str) -> bool:
+        """Whether a repeat with this body is the same message. What was erased cannot be compared: the id decides alone."""
+        return self.erased_at_ms is not None or self.body == body
 
     @property
     def id(self) -> str:
@@ -127,6 +135,8 @@ class Conversation:
     #: is none.
     evidence_ms: int = 0
     watermarks: Mapping[str, Watermarks] = field(default_factory=dict)
+    #: Since when the bodies of all its messages count as erased.
+    erased_at_ms: int | None = None
 
     @property
     def participants(self) -> tuple[str, str]:

@@ -85,6 +85,15 @@ class MessageStore(Protocol):
         """
         ...
 
+    async def erase_closed(self, *, closed_before_ms: int, at_ms: int, limit: int) -> int:
+        """Erase the bodies of conversations that were closed before then, the longest closed first; open ones are never touched.
+
+        A conversation is erased for its readers by one write, and then physically, a part in each call. A call does about
+        `limit` messages' work and answers how much it did; 0 when there is none left. Cut short anywhere, the next call goes
+        on. Positions, senders, instants and receipts stay.
+        """
+        ...
+
     async def page(
         self, session_id: str, *, after_seq: int | None = None, before_seq: int | None = None, limit: int
     ) -> Page | None:

@@ -183,7 +183,7 @@ class ChatService:
         if client_msg_id is not None:
             stored = await self._store.stored(session_id, sender_id=person_id, client_msg_ids=[client_msg_id])
             if message := stored.get(client_msg_id):
-                if message.body != body:
+                if not message.says(body):
                     raise IdempotencyMismatch(session_id=session_id, client_msg_id=client_msg_id)
                 return message, True
         raise SessionNotActive(session_id=session_id)

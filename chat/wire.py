@@ -32,6 +32,7 @@ def message_view(message: Message, state: MessageState | None = None) -> dict[st
         "createdAt": instant(message.created_at_ms),
         "deliveredAt": _instant_or_none(state.delivered_at_ms),
         "seenAt": _instant_or_none(state.seen_at_ms),
+        "erasedAt": _instant_or_none(message.erased_at_ms),
     }
 
 

@@ -32,12 +32,13 @@ class TimelineOut(WireModel):
 
 
 class MessageBrief(WireModel):
-    """The last message of a conversation."""
+    """The last message of a conversation; with `erasedAt` its body is empty."""
 
     seq: int
     sender_id: str
     body: str
     created_at: Instant
+    erased_at: Instant | None = None
 
 
 class SessionOut(WireModel):

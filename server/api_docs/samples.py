@@ -123,9 +123,12 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "RegisterBody.role": "USER",
     "RegisterBody.profession": None,
     "RegisterBody.companyName": None,
+    "MessageBrief.erasedAt": None,
+    "MessageOut.erasedAt": None,
     "RegisterLawyerBody.email": "rao@example.com",
     "RegisterLawyerBody.name": "Adv. Rao",
     "RechargeIn.amount": "500.00",
+    "MessageView.erasedAt": None,
     "RechargeOut.amount": "500.00",
     "RechargeOut.walletBalance": "500.00",
     "RegisteredLawyerView.user": {

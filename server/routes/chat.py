@@ -13,7 +13,10 @@ from server.wire import Instant, PageQuery, WireModel, decode_cursor, encode_cur
 
 
 class MessageOut(WireModel):
-    """A stored message. `status` and its instants come from the other participant's receipts."""
+    """A stored message. `status` and its instants come from the other participant's receipts.
+
+    With `erasedAt`, the body is empty: its session ended longer ago than bodies are kept.
+    """
 
     id: str
     session_id: str
@@ -25,6 +28,7 @@ class MessageOut(WireModel):
     created_at: Instant
     delivered_at: Instant | None
     seen_at: Instant | None
+    erased_at: Instant | None
 
 
 class WatermarksOut(WireModel):
@@ -96,6 +100,7 @@ def _message(page: Messages, k: int) -> MessageOut:
         created_at=message.created_at_ms,
         delivered_at=state.delivered_at_ms,
         seen_at=state.seen_at_ms,
+        erased_at=message.erased_at_ms,
     )
 
 

@@ -140,7 +140,11 @@ def _overview(overview: Any) -> dict[str, Any]:
         "last_message": None
         if last is None
         else MessageBrief(
-            seq=last.seq, sender_id=last.sender_id, body=last.body, created_at=last.created_at_ms
+            seq=last.seq,
+            sender_id=last.sender_id,
+            body=last.body,
+            created_at=last.created_at_ms,
+            erased_at=last.erased_at_ms,
         ),
     }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -424,6 +425,113 @@ class MessageStoreContract:
         await advance(store, LAWYER, seen=1, at_ms=90_000, in_service=False)
 
         assert await store.last_activity_ms(SESSION) == 2_000
+
+    # --- erasure ---
+
+    async def test_erasing_takes_the_bodies_and_nothing_else(self, store: MessageStore) -> None:
+        """Who wrote when, and who read it, is what a dispute is about; what was said is nobody's business any more."""
+        await conversation_of(store, "ulu")
+        await advance(store, LAWYER, delivered=3, seen=1, at_ms=1_700)
+        await store.close_conversation(SESSION, at_ms=2_000)
+        before = await page(store)
+
+        assert await erased(store, before_ms=2_001, at_ms=9_000) > 0
+
+        after = await page(store)
+        assert [message.body for message in after.messages] == ["", "", ""]
+        assert {message.erased_at_ms for message in after.messages} == {9_000}
+        assert [replace(message, body="", erased_at_ms=9_000) for message in before.messages] == list(
+            after.messages
+        )
+        assert after.receipts == before.receipts
+        assert after.conversation == replace(before.conversation, erased_at_ms=9_000)
+        overview = (await store.overview([SESSION], viewer_id=LAWYER))[SESSION]
+        assert overview.last_message == after.messages[-1]
+        assert overview.unread == 1
+        assert await store.last_activity_ms(SESSION) == 1_700
+        assert await store.last_seq(SESSION) == 3
+
+    async def test_only_what_was_closed_before_then_is_erased(self, store: MessageStore) -> None:
+        for session, closed_at_ms in (("old", 1_999), ("young", 2_000), ("open", None)):
+            await opened(store, session)
+            await send(store, "a", session=session)
+            if closed_at_ms is not None:
+                await store.close_conversation(session, at_ms=closed_at_ms)
+
+        await erased(store, before_ms=2_000)
+        assert await bodies(store, "old", "young", "open") == ["", "body of a", "body of a"]
+        await erased(store, before_ms=10**15)
+        assert await bodies(store, "old", "young", "open") == ["", "", "body of a"]
+
+    async def test_erasing_goes_in_parts_the_oldest_first_and_is_seen_at_once(
+        self, store: MessageStore
+    ) -> None:
+        """A long conversation is gone for its readers from the first part on, not half of it."""
+        for k, session in enumerate(("second", "first")):
+            await opened(store, session)
+            for n in range(5):
+                await send(store, f"m{n}", session=session)
+            await store.close_conversation(session, at_ms=3_000 - k)
+
+        parts = [await store.erase_closed(closed_before_ms=9_000, at_ms=9_000, limit=2)]
+        assert await bodies(store, "first", "second") == [""] * 5 + [f"body of m{n}" for n in range(5)]
+        while parts[-1]:
+            assert parts[-1] <= 2
+            parts.append(await store.erase_closed(closed_before_ms=9_000, at_ms=9_500 + len(parts), limit=2))
+
+        assert len(parts) > 5
+        assert await bodies(store, "first", "second") == [""] * 10
+        found = await store.page("first", limit=10)
+        assert found is not None
+        assert {message.erased_at_ms for message in found.messages} == {9_000}
+
+    async def test_erasing_again_changes_nothing(self, store: MessageStore) -> None:
+        await conversation_of(store, "u")
+        await opened(store, "empty")
+        for session in (SESSION, "empty"):
+            await store.close_conversation(session, at_ms=2_000)
+        await erased(store, at_ms=9_000)
+        first = await page(store)
+
+        assert await store.erase_closed(closed_before_ms=10**15, at_ms=99_000, limit=100) == 0
+        assert await page(store) == first
+
+    async def test_a_repeat_of_an_erased_message_still_gets_its_answer(self, store: MessageStore) -> None:
+        """A client that comes back after months with an answer that it never got must not be told that it is another message."""
+        await opened(store)
+        first, _ = await send(store, "a")
+        await store.close_conversation(SESSION, at_ms=2_000)
+        await erased(store)
+
+        again, duplicate = await send(store, "a")
+        assert (duplicate, again.seq, again.created_at_ms) == (True, first.seq, first.created_at_ms)
+        known = await store.stored(SESSION, sender_id=USER, client_msg_ids=["a", "b"])
+        assert list(known) == ["a"]
+        assert known["a"].says("body of a")
+
+    async def test_receipts_still_come_after_the_erasure(self, store: MessageStore) -> None:
+        await conversation_of(store, "uu")
+        await store.close_conversation(SESSION, at_ms=2_000)
+        await erased(store)
+        moved = await advance(store, LAWYER, seen=2, at_ms=9_999, in_service=False)
+        assert (moved.changed, moved.newly_seen) == (True, 2)
+
+
+async def erased(store: MessageStore, *, before_ms: int = 10**15, at_ms: int = 9_000) -> int:
+    """Erase all there is; how much was done."""
+    done = 0
+    while part := await store.erase_closed(closed_before_ms=before_ms, at_ms=at_ms, limit=100):
+        done += part
+    return done
+
+
+async def bodies(store: MessageStore, *sessions: str) -> list[str]:
+    found = []
+    for session in sessions:
+        whole = await store.page(session, after_seq=0, limit=100)
+        assert whole is not None
+        found += [message.body for message in whole.messages]
+    return found
 
 
 async def opened(store: MessageStore, session: str = SESSION) -> None:

@@ -29,7 +29,7 @@ MONEY_NAMES: Final = {
     *("remainingBalance", "requiredBalance", "gross", "commission", "net", "totalEarnings", "todayEarnings"),
     *("monthEarnings", "available", "required"),
 }
-INSTANT_NAMES: Final = {"createdAt", "startedAt", "endedAt", "paidUntil", "deliveredAt", "seenAt", "at"}
+INSTANT_NAMES: Final = {"createdAt", "startedAt", "endedAt", "paidUntil", "deliveredAt", "seenAt", "erasedAt", "at"}
 COUNT_NAMES: Final = {
     *(
         "remainingSeconds",
@@ -86,6 +86,8 @@ MESSAGE: Final = {
         "deliveredAt",
         "seenAt",
     ),
+    # Beyond the document: null unless retention took the body.
+    "erasedAt",
 }
 BILL: Final = {
     *(

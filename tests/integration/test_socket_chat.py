@@ -43,6 +43,7 @@ async def test_a_message_travels_and_comes_back_delivered_and_seen(w: World) -> 
         "createdAt": ack["createdAt"],
         "deliveredAt": None,
         "seenAt": None,
+        "erasedAt": None,
     }
 
     ack = await lawyer.call("message_delivered", {"sessionId": SESSION, "messageId": message["id"]})

@@ -28,7 +28,10 @@ CREATE TABLE IF NOT EXISTS conversations (
     user_delivered   INTEGER NOT NULL DEFAULT 0,
     user_seen        INTEGER NOT NULL DEFAULT 0,
     lawyer_delivered INTEGER NOT NULL DEFAULT 0,
-    lawyer_seen      INTEGER NOT NULL DEFAULT 0
+    lawyer_seen      INTEGER NOT NULL DEFAULT 0,
+    erased_at_ms     INTEGER,
+    wiping           INTEGER NOT NULL DEFAULT 0,
+    wiped_seq        INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS messages (
@@ -54,9 +57,22 @@ CREATE TABLE IF NOT EXISTS receipts (
 ) STRICT, WITHOUT ROWID;
 """
 
+#: Columns that a database from before erasure lacks.
+_ERASURE: Final = {
+    "erased_at_ms": "INTEGER",
+    "wiping": "INTEGER NOT NULL DEFAULT 0",
+    "wiped_seq": "INTEGER NOT NULL DEFAULT 0",
+}
+#: What is being erased, and what could be: neither index is touched by a message or a receipt.
+ERASURE_INDEXES: Final = """
+CREATE INDEX IF NOT EXISTS conversations_wiping ON conversations (session_id) WHERE wiping = 1;
+CREATE INDEX IF NOT EXISTS conversations_closed ON conversations (closed_at_ms)
+    WHERE closed_at_ms IS NOT NULL AND erased_at_ms IS NULL;
+"""
+
 _CONVERSATION: Final = """
 SELECT session_id, user_id, lawyer_id, last_seq, opened_at_ms, closed_at_ms, evidence_ms,
-       user_delivered, user_seen, lawyer_delivered, lawyer_seen, from_user, last_at_ms
+       user_delivered, user_seen, lawyer_delivered, lawyer_seen, from_user, last_at_ms, erased_at_ms
 FROM conversations WHERE session_id = ?
 """
 _MESSAGE: Final = "SELECT seq, by_user, client_msg_id, body, created_at_ms FROM messages"
@@ -71,8 +87,10 @@ _SHORT: Final = 50
 
 
 async def open_message_store(db: SqliteDatabase) -> "SqliteMessageStore":
-    """Make the tables that are missing. Raises `StoreUnavailable`."""
+    """Make the tables, columns and indexes that are missing. Raises `StoreUnavailable`."""
     await db.script(SCHEMA)
+    await db.write(Lane.MESSAGES, _add_erasure)
+    await db.script(ERASURE_INDEXES)
     return SqliteMessageStore(db)
 
 
@@ -117,7 +135,7 @@ class SqliteMessageStore:
             ).fetchone()
             if earlier is not None:
                 message = _message(row.conversation, earlier)
-                if message.body != body:
+                if not message.says(body):
                     raise IdempotencyMismatch(session_id=session_id, client_msg_id=client_msg_id)
                 return message, True
             if row.conversation.closed_at_ms is not None:
@@ -176,6 +194,20 @@ class SqliteMessageStore:
             )
             return Advance(after, newly_seen, changed=True)
 
+        return await self._db.write(Lane.MESSAGES, work)
+
+    async def erase_closed(self, *, closed_before_ms: int, at_ms: int, limit: int) -> int:
+        def work(connection: sqlite3.Connection) -> int:
+            # What was overwritten must not stay behind in the free parts of pages. The writer is everybody's: put it back.
+            (usual,) = connection.execute("PRAGMA secure_delete").fetchone()
+            connection.execute("PRAGMA secure_delete = ON").fetchall()
+            try:
+                return _erase(connection, closed_before_ms, at_ms, limit)
+            finally:
+                connection.execute(f"PRAGMA secure_delete = {usual}").fetchall()
+
+        if not self._db.read(lambda connection: _has_erasable(connection, closed_before_ms)):
+            return 0  # the usual case costs no commit
         return await self._db.write(Lane.MESSAGES, work)
 
     async def page(
@@ -260,7 +292,9 @@ class _Row:
 
     def __init__(self, values: tuple[Any, ...]) -> None:
         session_id, user_id, lawyer_id, last_seq, opened_at_ms, closed_at_ms, evidence_ms = values[:7]
-        user_delivered, user_seen, lawyer_delivered, lawyer_seen, self.from_user, self.last_at_ms = values[7:]
+        user_delivered, user_seen, lawyer_delivered, lawyer_seen, self.from_user, self.last_at_ms = values[
+            7:13
+        ]
         self.conversation = Conversation(
             session_id,
             user_id,
@@ -273,6 +307,7 @@ class _Row:
                 user_id: Watermarks(user_delivered, user_seen),
                 lawyer_id: Watermarks(lawyer_delivered, lawyer_seen),
             },
+            values[13],
         )
 
 
@@ -292,7 +327,58 @@ def _participant(connection: sqlite3.Connection, session_id: str, person_id: str
 def _message(conversation: Conversation, values: tuple[Any, ...]) -> Message:
     seq, by_user, client_msg_id, body, created_at_ms = values
     sender_id = conversation.user_id if by_user else conversation.lawyer_id
-    return Message(conversation.session_id, seq, sender_id, client_msg_id, body, created_at_ms)
+    erased_at_ms = conversation.erased_at_ms
+    if erased_at_ms is not None:
+        body = ""  # whether or not it is overwritten yet
+    return Message(conversation.session_id, seq, sender_id, client_msg_id, body, created_at_ms, erased_at_ms)
+
+
+def _add_erasure(connection: sqlite3.Connection) -> None:
+    found = {row[1] for row in connection.execute("PRAGMA table_info(conversations)").fetchall()}
+    for name, kind in _ERASURE.items():
+        if name not in found:
+            connection.execute(f"ALTER TABLE conversations ADD COLUMN {name} {kind}")
+
+
+_WIPING: Final = "SELECT session_id, wiped_seq, last_seq FROM conversations WHERE wiping = 1 LIMIT 1"
+_CLOSED: Final = (
+    "SELECT session_id FROM conversations"
+    " WHERE closed_at_ms IS NOT NULL AND erased_at_ms IS NULL AND closed_at_ms < ? ORDER BY closed_at_ms LIMIT 1"
+)
+
+
+def _has_erasable(connection: sqlite3.Connection, closed_before_ms: int) -> bool:
+    return (
+        connection.execute(_WIPING).fetchone() is not None
+        or connection.execute(_CLOSED, (closed_before_ms,)).fetchone() is not None
+    )
+
+
+def _erase(connection: sqlite3.Connection, closed_before_ms: int, at_ms: int, limit: int) -> int:
+    done = 0
+    while done < limit:
+        if (begun := connection.execute(_WIPING).fetchone()) is not None:
+            session_id, wiped_seq, last_seq = begun
+            upto = min(last_seq, wiped_seq + limit - done)
+            connection.execute(
+                "UPDATE messages SET body = '' WHERE session_id = ? AND seq > ? AND seq <= ?",
+                (session_id, wiped_seq, upto),
+            )
+            connection.execute(
+                "UPDATE conversations SET wiped_seq = ?, wiping = ? WHERE session_id = ?",
+                (upto, upto < last_seq, session_id),
+            )
+            done += upto - wiped_seq
+        elif (found := connection.execute(_CLOSED, (closed_before_ms,)).fetchone()) is not None:
+            # The one write by which it is erased for everybody who reads.
+            connection.execute(
+                "UPDATE conversations SET erased_at_ms = ?, wiping = 1 WHERE session_id = ?",
+                (at_ms, found[0]),
+            )
+            done += 1
+        else:
+            break
+    return done
 
 
 def _from_peer(connection: sqlite3.Connection, session_id: str, seq: int, by_user: int) -> int:
