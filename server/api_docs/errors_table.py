@@ -25,6 +25,7 @@ _GENERAL: Final[Mapping[ErrorType, str]] = {
     edge.Forbidden: "every route that is not for all roles",
     edge.IdempotencyInProgress: "every route that takes an `Idempotency-Key`",
     edge.IdempotencyKeyReused: "every route that takes an `Idempotency-Key`",
+    edge.RateLimited: "log-ins, registrations, new passwords and recharges; `Retry-After` says when to come again",
     NotFound: "every route with an id in its path",
     StoreUnavailable: "every route that reads or writes",
     StoreBusy: "every route that writes",

@@ -156,7 +156,7 @@ def _problem_examples(rows: list[Route]) -> Json:
     errors = {error for route in rows for error in problems.errors_of(route)}
     examples: Json = {}
     # Several classes may share a code; the first by name speaks for it.
-    for error in sorted(errors, key=lambda one: (len(one.__mro__), one.__name__)):
+    for error in sorted(errors, key=lambda one: (len(one.__mro__), one.__module__, one.__name__)):
         code = str(getattr(error, "code", "INTERNAL"))
         if code not in examples:
             examples[code] = problems.example(error)

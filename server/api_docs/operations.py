@@ -72,7 +72,12 @@ def _description(route: Route) -> str:
         who = "Anyone who is signed in may call it."
     else:
         who = f"Roles: {', '.join(_roles(route.access))}."
-    return f"{who} Takes an `Idempotency-Key`." if route.idempotent else who
+    if route.idempotent:
+        who += " Takes an `Idempotency-Key`."
+    if route.rate is not None:
+        counted = " and for one account" if route.rate.account is not None else ""
+        who += f" Limited from one address{counted}: 429 says when to come again."
+    return who
 
 
 def _path(route: Route) -> Iterable[Json]:

@@ -94,6 +94,8 @@ def errors_of(route: Route) -> tuple[ErrorType, ...]:
     if "{" in route.path:
         # What cannot be anybody's id is not found either.
         found.append(NotFound)
+    if route.rate is not None:
+        found.append(RateLimited)
     if route.idempotent:
         found += [IdempotencyInProgress, IdempotencyKeyReused, ValidationFailed]
     if touches_store(route):
