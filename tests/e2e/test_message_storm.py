@@ -21,6 +21,7 @@ from tests.support.server_process import QUICK, ServerProcess
 MESSAGES = 10_000
 #: Where in the storm the server goes down, as parts of all messages, and how.
 OUTAGES = ((0.15, "kill"), (0.3, "term"), (0.45, "kill"), (0.6, "kill"), (0.8, "term"))
+#: It takes 10 to 30 s on two cores; this only ends a run that hangs.
 PATIENCE_S = 120
 ALPHABET = "aäऄ€😀\n\\\"'\u2028 "
 
@@ -59,7 +60,7 @@ async def test_ten_thousand_messages_arrive_once_and_in_order_whatever_breaks(tm
     seed = int(os.environ.get("STORM_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
     print(f"STORM_SEED={seed}")
     rng = random.Random(seed)
-    with ServerProcess(tmp_path, **QUICK) as server:
+    with ServerProcess(tmp_path, **{**QUICK, "LEAD_SECONDS": "10"}) as server:
         async with people_of(server) as world, aiohttp.ClientSession() as http:
             user, lawyer = await world.pair("100000.00")
             session = await user.start(lawyer)
@@ -71,7 +72,7 @@ async def test_ten_thousand_messages_arrive_once_and_in_order_whatever_breaks(tm
                     address=harbour.address,
                     token=token or "",
                     session_id=session["sessionId"],
-                    fuse=lambda: rng.randrange(1, 800) if rng.random() > 0.1 else rng.randrange(1, 8),
+                    fuse=lambda: rng.randrange(1, 400) if rng.random() > 0.1 else rng.randrange(1, 8),
                 )
 
             phone, desk, listener = device(user.api.token), device(lawyer.api.token), device(user.api.token)
@@ -142,7 +143,7 @@ async def test_ten_thousand_messages_arrive_once_and_in_order_whatever_breaks(tm
             print(*(client.counts for client in devices), sep="\n")
             # The weather was bad enough to mean something.
             for client in devices:
-                assert client.counts.torn > 25, client.counts
+                assert client.counts.torn > 30, client.counts
             assert phone.counts.duplicates + desk.counts.duplicates > 0
             assert phone.counts.found_stored + desk.counts.found_stored > 100
             assert {code for client in devices for code in client.counts.refused} <= {"DRAINING"}
