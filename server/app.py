@@ -17,6 +17,7 @@ from server.http.parsing import MAX_BODY_BYTES, ClientGone
 from server.idempotency import Idempotency
 from server.ids import new_id
 from server.problems import CONTENT_TYPE, problem_of
+from server.rate_limits.service import RateLimits
 from server.routing import Route
 
 _SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{8,128}")
@@ -42,14 +43,23 @@ def build_app(
     foreign_paths: tuple[str, ...] = ("/socket.io/",),
     on_request: OnRequest = lambda _route, _status, _code, _took_s: None,
     audit: AuditLog | None = None,
+    rate_limits: RateLimits | None = None,
+    trusted_proxies: int = 0,
 ) -> web.Application:
     """The application with every route mounted.
 
     `foreign_paths` are served by somebody else on this application, who answers for their own errors and origins.
-    `on_request` hears of every answer; it must not raise. `audit` is where admins' acts are written down.
+    `on_request` hears of every answer; it must not raise. `audit` is where admins' acts are written down. `trusted_proxies`
+    are those of ours that stand in front (`server.http.address`).
     """
     edge = Edge(
-        authenticate=authenticate, idempotency=idempotency, services=services, new_id=new_id, audit=audit
+        authenticate=authenticate,
+        idempotency=idempotency,
+        services=services,
+        new_id=new_id,
+        audit=audit,
+        rate_limits=rate_limits,
+        trusted_proxies=trusted_proxies,
     )
     outer = _Outer(
         Cors(frozenset(cors_origins)),

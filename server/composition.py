@@ -19,44 +19,53 @@ from billing_engine.money import Asset
 from billing_engine.wallets.service import WalletRules, Wallets
 from chat.errors import NotFound as NoConversation
 from chat.errors import Unauthenticated as NotAuthenticated
-from chat.namespace import BYE_TOKEN
+from chat.namespace import BYE_DISABLED, BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
 from chat.service import ChatService
+from server.account_sessions import SessionsOfAccounts
 from server.admin.audit import AuditLog
+from server.admin.revenue import Revenue
+from server.admin.service import AdminDesk
 from server.announcer import SocketAnnouncer
 from server.api_docs.site import ApiDocs, build_docs
 from server.app import build_app
 from server.auth.accounts import Accounts
-from server.auth.passwords import Passwords
+from server.auth.control import AccountControl
+from server.auth.model import Ended, SignOut
+from server.auth.password_changes import PasswordChanges
 from server.auth.sign_ins import SignIns
-from server.auth.tokens import AccessTokens
 from server.clock import SystemClock
 from server.control import serve_commands
 from server.errors import Unauthenticated
 from server.gateways.simulated import SimulatedGateway
+from server.housekeeping import Housekeeping
 from server.idempotency import Idempotency
+from server.identity import Identity, build_identity
 from server.ids import new_id
 from server.ledger_earnings import LedgerEarnings
+from server.ledger_funds import LedgerFunds
 from server.locks.local import LocalLocks
 from server.metrics import Metrics
+from server.notifications.outbox import Outbox
 from server.people.earnings import EarningsService
+from server.people.listing import Listing
 from server.people.model import local_day
 from server.people.ratings import Ratings
 from server.people.reviews import ReviewService
 from server.people.service import LawyerService
 from server.realtime import Realtime, SocketOptions
+from server.retention.service import ChatRetention
 from server.routes import ROUTES
 from server.session_views import billing_state
 from server.settings import Settings
 from server.storage.repositories.audit import CollectionAudit
 from server.storage.repositories.claims import CollectionClaims
+from server.storage.repositories.directory import CollectionDirectory
 from server.storage.repositories.idempotency import CollectionIdempotency
 from server.storage.repositories.lawyers import CollectionLawyers
 from server.storage.repositories.reviews import CollectionReviews
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
-from server.storage.repositories.tokens import CollectionTokens
-from server.storage.repositories.users import CollectionAccounts
 from server.storage.sqlite.collection import SqliteCollections
 from server.storage.sqlite.engine import Lane, SqliteDatabase, SqliteOptions, open_database
 from server.storage.sqlite.ledger import SqliteLedgerStore
@@ -73,6 +82,9 @@ class Services:
     asset: Asset
     accounts: Accounts
     sign_ins: SignIns
+    password_changes: PasswordChanges
+    control: AccountControl
+    outbox: Outbox
     wallets: Wallets
     consultations: Consultations
     engine: Engine
@@ -81,6 +93,9 @@ class Services:
     reviews: ReviewService
     earnings: EarningsService
     audit: AuditLog
+    admin: AdminDesk
+    revenue: Revenue
+    chat_retention: ChatRetention
     metrics: Metrics
     docs: ApiDocs
     readiness: dict[str, Callable[[], Awaitable[None]]]
@@ -116,51 +131,10 @@ class BillingGate:
         return billing_state(view, viewer_id, last_seq=await self.chat.last_seq(session_id))
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Accounts and log-ins over one database."""
-
-    accounts: Accounts
-    sign_ins: SignIns
-
-
-@asynccontextmanager
-async def build_identity(
-    settings: Settings, db: SqliteDatabase, clock: SystemClock
-) -> AsyncIterator[Identity]:
-    """Who may log in. Closes the threads that hash passwords."""
-    collections = SqliteCollections(db)
-    account_rows = await CollectionAccounts.open(collections)
-    token_rows = await CollectionTokens.open(collections)
-    passwords = Passwords(cost=settings.bcrypt_cost)
-    try:
-        access = AccessTokens(
-            secret=settings.jwt_secret.get_secret_value(),
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-            lifetime_s=settings.access_token_minutes * 60,
-            clock=clock,
-        )
-        sign_ins = SignIns(
-            rows=token_rows,
-            accounts=account_rows,
-            access=access,
-            clock=clock,
-            new_id=new_id,
-            refresh_lifetime_ms=settings.refresh_token_days * 86_400_000,
-            grace_ms=settings.refresh_grace_seconds * 1000,
-        )
-        await sign_ins.load()
-        accounts = Accounts(rows=account_rows, passwords=passwords, clock=clock, new_id=new_id)
-        yield Identity(accounts, sign_ins)
-    finally:
-        passwords.close()
-
-
 @asynccontextmanager
 async def build_accounts(settings: Settings, db: SqliteDatabase) -> AsyncIterator[Accounts]:
     """Accounts alone, for the command line."""
-    async with build_identity(settings, db, SystemClock()) as identity:
+    async with build_identity(settings, SqliteCollections(db), SystemClock()) as identity:
         yield identity.accounts
 
 
@@ -197,14 +171,16 @@ async def build(
         clock = SystemClock()
         # A wall that was set back while no process ran must not put new entries before old ones (LEDGER 4).
         clock.not_before(await store.last_instant_ms())
-        identity = await stack.enter_async_context(build_identity(settings, db, clock))
+        identity = await stack.enter_async_context(build_identity(settings, SqliteCollections(db), clock))
         metrics = Metrics()
         await stack.enter_async_context(metrics.sampling())
         ledger = Ledger(store, clock, lambda at_ms: local_day(at_ms, settings.zone))
         ledger.committer.on_batch = metrics.ledger_batch
         await ledger.start()
         stack.push_async_callback(ledger.stop)
-        realtime = Realtime(SocketOptions(cors_origins=settings.cors_origins))
+        realtime = Realtime(
+            SocketOptions(cors_origins=settings.cors_origins, trusted_proxies=settings.trusted_proxies)
+        )
         gate = BillingGate()
         chat = ChatService(
             store=await open_message_store(db), gate=gate, push=realtime.push, clock=clock, new_id=new_id
@@ -225,6 +201,8 @@ async def build(
         stack.push_async_callback(announcer.stop)
         stack.push_async_callback(services.engine.stop)
         recovered = await recovery.run()
+        housekeeping = _housekeeping(settings, identity, services, clock)
+        await housekeeping.heal()
         await identity.accounts.ensure_first_admin(
             email=settings.admin_email, password=settings.admin_password.get_secret_value()
         )
@@ -242,12 +220,18 @@ async def build(
             asset=settings.asset,
             on_request=metrics.request,
             audit=services.audit,
+            rate_limits=identity.rate_limits,
+            trusted_proxies=settings.trusted_proxies,
         )
         realtime.attach(
             app, chat=chat, authenticate=_socket_principal(identity.sign_ins), on_event=metrics.event
         )
         _sample(metrics, services.engine, db, realtime)
         identity.sign_ins.on_revoked(_close_sockets(realtime))
+        identity.outbox.start()
+        stack.push_async_callback(identity.outbox.stop)
+        housekeeping.start()
+        stack.push_async_callback(housekeeping.stop)
         await stack.enter_async_context(
             serve_commands(settings.sqlite_path, {"create-admin": _create_admin_command(identity.accounts)})
         )
@@ -322,10 +306,24 @@ async def _wire(
         rules=WalletRules(settings.asset, settings.recharge_min_minor, settings.recharge_max_minor),
         on_recharged=consultations.recharged,
     )
+    control = AccountControl(
+        rows=identity.rows,
+        accounts=identity.accounts,
+        sign_ins=identity.sign_ins,
+        sessions=SessionsOfAccounts(consultations, claims, identity.rows),
+        lawyers=Listing(profiles),
+        funds=LedgerFunds(ledger, settings.asset),
+        outbox=identity.outbox,
+        clock=clock,
+        new_id=new_id,
+    )
     services = Services(
         asset=settings.asset,
         accounts=identity.accounts,
         sign_ins=identity.sign_ins,
+        password_changes=identity.password_changes,
+        control=control,
+        outbox=identity.outbox,
         wallets=wallets,
         consultations=consultations,
         engine=engine,
@@ -382,11 +380,30 @@ def _socket_principal(sign_ins: SignIns) -> Callable[[str], SocketPrincipal]:
     return authenticate
 
 
-def _close_sockets(realtime: Realtime) -> Callable[[str, str | None], None]:
-    def revoked(user_id: str, family_id: str | None) -> None:
-        realtime.disconnect_user(user_id, family=family_id, code=BYE_TOKEN, reason="TOKEN_REVOKED")
+def _close_sockets(realtime: Realtime) -> Callable[[Ended], None]:
+    def revoked(ended: Ended) -> None:
+        code = BYE_DISABLED if ended.why is SignOut.ACCOUNT_DISABLED else BYE_TOKEN
+        reason = ended.why.value if code == BYE_DISABLED else "TOKEN_REVOKED"
+        realtime.disconnect_user(ended.user_id, family=ended.family_id, code=code, reason=reason)
 
     return revoked
+
+
+def _housekeeping(
+    settings: Settings, identity: Identity, services: Services, clock: SystemClock
+) -> Housekeeping:
+    keep_ms = settings.notification_days * 86_400_000
+    return Housekeeping(
+        clock,
+        healers={
+            "password changes": identity.password_changes.heal,
+            "disabled and deleted accounts": services.control.heal,
+        },
+        chores={
+            "refresh tokens": identity.sign_ins.drop_expired,
+            "notifications": partial(identity.outbox.drop_settled, older_than_ms=keep_ms),
+        },
+    )
 
 
 def _create_admin_command(accounts: Accounts) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from billing_engine.errors import InvariantBroken
 from server.auth.model import Principal, Role
+from server.rate_limits.service import RateLimit
 
 BodyT = TypeVar("BodyT")
 QueryT = TypeVar("QueryT")
@@ -105,7 +106,8 @@ class Route:
     gets None. `errors` are the domain errors beyond those that every route may give (401, 403, 422, …). `idempotent` routes
     take an `Idempotency-Key` and run to their end even when the client goes away. `media_type` is what the answer is, where it
     is not JSON. `audit` is how an admin's call is written down: every write that only some roles, the admin's among them, may
-    make has one. `documented` is False for what is no part of the API, such as the pages that describe it.
+    make has one. `rate` is what its calls are counted as, and limited. `documented` is False for what is no part of the API,
+    such as the pages that describe it.
     """
 
     method: str
@@ -123,6 +125,7 @@ class Route:
     media_type: str = "application/json"
     documented: bool = True
     audit: Audited | None = None
+    rate: RateLimit | None = None
 
     @property
     def name(self) -> str:

@@ -4,17 +4,29 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from email.utils import parseaddr
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from billing_engine.errors import Invalid
 from billing_engine.money import ASSETS, Asset, parse_minor
+from server.notifications.options import SmtpSecurity
+from server.rate_limits.model import parse_allowance
 
 #: Signs tokens on a developer's machine. Everybody knows it, so production refuses it.
 DEVELOPMENT_SECRET: Final = "tarazu-development-secret-known-to-everybody"  # noqa: S105 (no secret)
@@ -30,6 +42,23 @@ class AppEnv(StrEnum):
     DEVELOPMENT = "development"
     PRODUCTION = "production"
     TEST = "test"
+
+
+class NotifierName(StrEnum):
+    """Which way notifications go out."""
+
+    LOG = "log"
+    SMTP = "smtp"
+    WEBHOOK = "webhook"
+
+
+def _rate(value: str) -> str:
+    parse_allowance(value)
+    return value
+
+
+#: `10/minute`, `100/2hours` or `off`.
+Rate = Annotated[str, AfterValidator(_rate)]
 
 
 class SettingsInvalid(Exception):
@@ -73,6 +102,31 @@ class Settings(BaseSettings):
     admin_email: str = ""
     admin_password: SecretStr = SecretStr("")
 
+    reset_token_minutes: Annotated[int, Field(ge=5, le=1_440)] = 30
+    reset_url: str = ""
+    trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
+    rate_limits: Literal["on", "off"] = "on"
+    rate_limit_login_address: Rate = "30/minute"
+    rate_limit_login_failures: Rate = "10/15minutes"
+    rate_limit_login_strangers: Rate = "100/hour"
+    rate_limit_register_address: Rate = "30/hour"
+    rate_limit_register_account: Rate = "5/hour"
+    rate_limit_password_address: Rate = "30/hour"  # noqa: S105 (a rate)
+    rate_limit_password_account: Rate = "5/hour"  # noqa: S105 (a rate)
+    rate_limit_recharge_address: Rate = "120/minute"
+    rate_limit_recharge_account: Rate = "20/minute"
+
+    notifier: NotifierName = NotifierName.LOG
+    smtp_host: str = ""
+    smtp_port: Annotated[int, Field(ge=1, le=65_535)] = 587
+    smtp_security: SmtpSecurity = SmtpSecurity.STARTTLS
+    smtp_user: str = ""
+    smtp_password: SecretStr = SecretStr("")
+    smtp_from: str = ""
+    notify_webhook_url: str = ""
+    notify_webhook_secret: SecretStr = SecretStr("")
+    notification_days: Annotated[int, Field(ge=1, le=3_650)] = 30
+
     timezone: str = "Asia/Kolkata"
     currency: Literal["INR", "USD"] = "INR"
     tick_seconds: Annotated[int, Field(ge=1, le=3_600)] = 10
@@ -80,6 +134,7 @@ class Settings(BaseSettings):
     min_balance: str = "50.00"
     min_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     commission_percent: str = "0"
+    retention_chat_days: Annotated[int, Field(ge=0, le=36_500)] = 0
     abandon_seconds: Annotated[int, Field(ge=10, le=86_400)] = 120
     recharge_min: str = "1.00"
     recharge_max: str = "100000.00"
@@ -198,10 +253,33 @@ class Settings(BaseSettings):
         if self.lead_seconds < 2 * self.store_timeout_seconds:
             # A slice must last over a write that times out and its retry (LEDGER 3).
             yield "LEAD_SECONDS: must be at least twice STORE_TIMEOUT_SECONDS"
+        yield from self._unreachable()
         if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):
             yield "ADMIN_EMAIL: set it together with ADMIN_PASSWORD, or neither"
 
+    def _unreachable(self) -> Iterable[str]:
+        """What the chosen way of notifying lacks."""
+        if self.notifier is NotifierName.SMTP and not (self.smtp_host and self.smtp_from):
+            yield "SMTP_HOST: set it and SMTP_FROM when NOTIFIER=smtp"
+        if self.notifier is NotifierName.SMTP and "@" not in parseaddr(self.smtp_from)[1]:
+            yield "SMTP_FROM: must be an address such as Tarazu <no-reply@example.com>"
+        if bool(self.smtp_user) != bool(self.smtp_password.get_secret_value()):
+            yield "SMTP_USER: set it together with SMTP_PASSWORD, or neither"
+        if self.notifier is NotifierName.WEBHOOK:
+            if not self.notify_webhook_url.startswith(("http://", "https://")):
+                yield "NOTIFY_WEBHOOK_URL: must be an http(s) URL when NOTIFIER=webhook"
+            if len(self.notify_webhook_secret.get_secret_value().encode()) < 32:
+                yield "NOTIFY_WEBHOOK_SECRET: must have at least 32 bytes when NOTIFIER=webhook"
+        if self.reset_url and "{token}" not in self.reset_url:
+            yield "RESET_URL: must have {token} where the token goes"
+
     def _unfit_for_production(self) -> Iterable[str]:
+        if self.rate_limits == "off":
+            yield "RATE_LIMITS: off is refused when APP_ENV=production"
+        if self.smtp_user and self.smtp_security is SmtpSecurity.NONE and self.smtp_host not in _LOOPBACK:
+            yield "SMTP_SECURITY: none would send SMTP_PASSWORD in plain text"
+        if self.notifier is NotifierName.WEBHOOK and not self._is_private(self.notify_webhook_url):
+            yield "NOTIFY_WEBHOOK_URL: must be https when APP_ENV=production; it carries one-time links"
         if self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET:
             yield "JWT_SECRET: the development secret is refused when APP_ENV=production"
         if self.payment_gateway == "simulated":
@@ -211,8 +289,15 @@ class Settings(BaseSettings):
         if self.sqlite_synchronous == "OFF":
             yield "SQLITE_SYNCHRONOUS: OFF loses acknowledged money when APP_ENV=production"
 
+    @staticmethod
+    def _is_private(url: str) -> bool:
+        """Whether nobody on the way can read what is sent there."""
+        return url.startswith("https://") or urlsplit(url).hostname in _LOOPBACK
+
     def warnings(self) -> Iterable[str]:
         """What works and is still not wise."""
+        if self.app_env is AppEnv.PRODUCTION and self.notifier is NotifierName.LOG:
+            yield "NOTIFIER: log reaches nobody; forgotten passwords cannot be reset"
         if self.host not in _LOOPBACK and self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET:
             yield "JWT_SECRET: everybody who reaches HOST can sign tokens with the development secret"
         if self.redis_url:

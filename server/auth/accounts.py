@@ -6,6 +6,7 @@ import structlog
 
 from billing_engine.clock import Clock
 from server.auth.errors import AccountDisabled, EmailTaken, WrongCredentials
+from server.auth.login_guard import Attempt, LoginGuard
 from server.auth.model import Account, Profession, Role, email_key, email_problem, password_problem
 from server.auth.passwords import Passwords
 from server.auth.ports import AccountRows
@@ -13,18 +14,28 @@ from server.errors import ValidationFailed
 
 _log = structlog.get_logger(__name__)
 _NAME_LENGTH = range(1, 121)
+#: Networks that an account is known to log in from: home, work, a phone's, and some to spare.
+_KNOWN_ADDRESSES = 8
 
 
 class Accounts:
     """Who may log in. It is the people room's `Accounts` port too."""
 
     def __init__(
-        self, *, rows: AccountRows, passwords: Passwords, clock: Clock, new_id: Callable[[], str]
+        self,
+        *,
+        rows: AccountRows,
+        passwords: Passwords,
+        clock: Clock,
+        new_id: Callable[[], str],
+        guard: LoginGuard | None = None,
     ) -> None:
+        """`guard` counts wrong passwords; without one they are free."""
         self._rows = rows
         self._passwords = passwords
         self._clock = clock
         self._new_id = new_id
+        self._guard = guard
 
     async def create(
         self,
@@ -101,31 +112,68 @@ class Accounts:
         _log.info("first admin made", user_id=admin.id)
         return admin
 
-    async def log_in(self, *, email: str, password: str) -> Account:
+    async def log_in(self, *, email: str, password: str, address: str = "") -> Account:
         """The account with this address and password. Takes the same time whichever of the two is wrong.
 
         Raises:
             WrongCredentials: no such address, or not its password.
+            RateLimited: too many wrong passwords from `address`, or from all that the account does not know.
             AccountDisabled: both are right.
             PasswordsBusy: nothing was checked.
         """
-        account = await self._rows.of_email(email_key(email))
-        if (
-            not await self._passwords.matches(password, account.password_hash if account else None)
-            or account is None
-        ):
+        key = email_key(email)
+        account = await self._rows.of_email(key)
+        attempt = await self._begin(key, address, account)
+        try:
+            right = await self._passwords.matches(password, account.password_hash if account else None)
+        except BaseException:
+            await self._forgive(attempt)
+            raise
+        if not right or account is None:
             raise WrongCredentials
+        await self._forgive(attempt)
         if account.is_disabled:
             raise AccountDisabled
+        await self._remember(account, address)
         return account
+
+    async def check_password(self, account_id: str, password: str) -> Account:
+        """The account, whose owner has just proved to know its password.
+
+        Raises:
+            WrongCredentials: not its password, or there is no such account.
+            PasswordsBusy: nothing was checked.
+        """
+        account = await self._rows.get(account_id)
+        hashed = (account.password_hash or None) if account else None
+        if not await self._passwords.matches(password, hashed) or account is None:
+            raise WrongCredentials
+        return account
+
+    async def _begin(self, key: str, address: str, account: Account | None) -> Attempt | None:
+        if self._guard is None:
+            return None
+        return await self._guard.begin(key, address, account.known_addresses if account else ())
+
+    async def _forgive(self, attempt: Attempt | None) -> None:
+        if self._guard is not None and attempt is not None:
+            await self._guard.forgive(attempt)
+
+    async def _remember(self, account: Account, address: str) -> None:
+        if self._guard is None or not address:
+            return
+        mark = self._guard.mark_of(address)
+        if mark not in account.known_addresses:
+            await self._rows.remember_address(account.id, mark, keep=_KNOWN_ADDRESSES)
 
     async def get(self, account_id: str) -> Account | None:
         """The account, disabled or not."""
         return await self._rows.get(account_id)
 
     async def emails(self, ids: Sequence[str]) -> dict[str, str]:
-        """The address by id, for those ids that have an account."""
-        return {id_: account.email for id_, account in (await self._rows.get_many(ids)).items()}
+        """The address by id, for those ids that have an account which was not deleted."""
+        found = await self._rows.get_many(ids)
+        return {id_: account.email for id_, account in found.items() if account.deleted_at_ms is None}
 
 
 def _check(

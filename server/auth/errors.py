@@ -1,6 +1,6 @@
 """What can go wrong with identities."""
 
-from billing_engine.errors import Conflict, Refused, Unavailable
+from billing_engine.errors import Conflict, Invalid, NotFound, Refused, Unavailable
 from server.errors import Unauthenticated
 
 
@@ -37,3 +37,51 @@ class PasswordsBusy(Unavailable):
 
     code = "BUSY"
     detail = "Too many log-ins at once. Try again in a moment."
+
+
+class WrongPassword(Refused):
+    """The caller is signed in, and the password that should prove it once more is wrong."""
+
+    code = "WRONG_PASSWORD"
+    detail = "The current password is wrong."
+
+
+class ResetRefused(Invalid):
+    """The token is unknown, expired, was used, or a newer one was asked for: one answer for all."""
+
+    code = "INVALID_RESET_TOKEN"
+    detail = "The link is not valid any more. Ask for a new one."
+
+
+class AccountNotFound(NotFound):
+    """No such account, or it was deleted."""
+
+    detail = "There is no such account."
+
+
+class OwnAccount(Conflict):
+    """An admin may not shut the account that they act with: somebody must be left to open it again."""
+
+    code = "OWN_ACCOUNT"
+    detail = "You cannot disable your own account."
+
+
+class LastAdmin(Conflict):
+    """Nobody would be left to run the server."""
+
+    code = "LAST_ADMIN"
+    detail = "This is the last admin's account. Make another admin first."
+
+
+class InSession(Conflict):
+    """A consultation is running; it is ended first."""
+
+    code = "IN_SESSION"
+    detail = "A consultation is running. End it first."
+
+
+class MoneyLeft(Conflict):
+    """The account has money, and its owner did not say that they give it up."""
+
+    code = "BALANCE_NOT_EMPTY"
+    detail = "There is money in the account. Use it or have it paid out first, or send `forfeit: true` to give it up."

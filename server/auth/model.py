@@ -2,7 +2,8 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -34,8 +35,42 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
+class Disabling:
+    """Who shut an account, when and why."""
+
+    by: str
+    at_ms: int
+    reason: str
+
+
+class FollowUp(StrEnum):
+    """A committed change of an account that has to reach other places: sockets, sessions, profiles, mailboxes.
+
+    The change writes a token of its own into the account's row, in the same step; it goes once everything is done. So a crash
+    at any point leaves the work to be found, and doing it twice is harmless.
+    """
+
+    PASSWORD = "password"  # noqa: S105 (the name of a change)
+    #: Disabled or enabled: the row says which.
+    STANDING = "standing"
+    DELETION = "deletion"
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordChange:
+    """One change of a password. `keep_family` is the log-in that goes on, if any."""
+
+    id: str
+    at_ms: int
+    keep_family: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who may log in. `email` is as they wrote it; `email_key` of it is what must be unique."""
+    """Somebody who may log in. `email` is as they wrote it; `email_key` of it is what must be unique.
+
+    `known_addresses` are marks of the networks that it logged in from, the latest last. A deleted account is disabled, too.
+    """
 
     id: str
     email: str
@@ -46,6 +81,37 @@ class Account:
     profession: Profession | None = None
     company_name: str | None = None
     is_disabled: bool = False
+    disabling: Disabling | None = None
+    deleted_at_ms: int | None = None
+    #: Rises with each new password; None in rows from before it was counted.
+    password_version: int | None = None
+    #: The latest change whose follow-up is not done.
+    password_change: PasswordChange | None = None
+    known_addresses: tuple[str, ...] = ()
+    #: The tokens of changes that are not carried out everywhere yet.
+    due: Mapping[FollowUp, str] = field(default_factory=dict)
+
+    def is_same_password(self, other: "Account") -> bool:
+        """Whether nobody set a new password between the two readings of this account."""
+        return self.password_hash == other.password_hash
+
+
+class SignOut(StrEnum):
+    """Why a log-in ended."""
+
+    LOGGED_OUT = "LOGGED_OUT"
+    TOKEN_REUSED = "TOKEN_REUSED"  # noqa: S105 (a reason)
+    PASSWORD_CHANGED = "PASSWORD_CHANGED"  # noqa: S105 (a reason)
+    ACCOUNT_DISABLED = "ACCOUNT_DISABLED"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A log-in that ended; `family_id` is None where all of the user's did."""
+
+    user_id: str
+    family_id: str | None
+    why: SignOut
 
 
 @dataclass(frozen=True, slots=True)

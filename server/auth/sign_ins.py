@@ -10,8 +10,8 @@ from typing import Final
 import structlog
 
 from billing_engine.clock import Clock
-from server.auth.errors import AccountDisabled, RefreshRefused
-from server.auth.model import Account, Family, Principal, RefreshToken, TokenPair
+from server.auth.errors import AccountDisabled, RefreshRefused, WrongCredentials
+from server.auth.model import Account, Ended, Family, Principal, RefreshToken, SignOut, TokenPair
 from server.auth.ports import AccountRows, TokenRows
 from server.auth.tokens import AccessTokens, digest_of, new_refresh_token
 from server.errors import Unauthenticated
@@ -20,8 +20,8 @@ from server.errors import Unauthenticated
 #: ends, it knows after this time.
 _TRUST_MS: Final = 5_000
 _REMEMBERED: Final = 50_000
-#: Told (user id, family id), or (user id, None) for all families of the user.
-Revoked = Callable[[str, str | None], None]
+#: Told of every log-in that ends.
+Revoked = Callable[[Ended], None]
 _log = structlog.get_logger(__name__)
 
 
@@ -59,7 +59,7 @@ class SignIns:
             self._forget(family.id)
 
     def on_revoked(self, listener: Revoked) -> None:
-        """Call `listener(user_id, family_id)` whenever a family ends, `(user_id, None)` when all do: close their sockets."""
+        """Call `listener` whenever a family ends, or all of a user's do: close their sockets."""
         self._listeners.append(listener)
 
     async def open(self, account: Account) -> TokenPair:
@@ -67,15 +67,19 @@ class SignIns:
 
         Raises:
             AccountDisabled: the account was disabled in this very moment.
+            WrongCredentials: its password was changed in this very moment.
         """
         family = Family(id=self._new_id(), user_id=account.id, created_at_ms=self._clock.now_ms())
         await self._rows.add_family(family)
         pair = await self._pair(account, family.id)
-        # Disabling sets the flag first and ends families second; whoever is late sees the other's write.
+        # Disabling and a new password write the account first and end families second; whoever is late sees the other's write.
         fresh = await self._accounts.get(account.id)
         if fresh is None or fresh.is_disabled:
-            await self._end(family.user_id, family.id)
+            await self._end(Ended(family.user_id, family.id, SignOut.ACCOUNT_DISABLED))
             raise AccountDisabled
+        if not fresh.is_same_password(account):
+            await self._end(Ended(family.user_id, family.id, SignOut.PASSWORD_CHANGED))
+            raise WrongCredentials
         return pair
 
     async def refresh(self, refresh_token: str) -> TokenPair:
@@ -134,25 +138,20 @@ class SignIns:
 
     async def end(self, principal: Principal) -> None:
         """Log out here: no token of this family works any more, its sockets close. Harmless when repeated."""
-        await self._end(principal.user_id, principal.family_id)
+        await self._end(Ended(principal.user_id, principal.family_id, SignOut.LOGGED_OUT))
 
-    async def end_all(self, user_id: str) -> None:
-        """Log out everywhere."""
-        for family_id in await self._rows.live_families(user_id):
-            await self._rows.end_family(family_id, at_ms=self._clock.now_ms())
-            self._forget(family_id)
-        self._tell(user_id, None)
+    async def end_all(self, user_id: str, why: SignOut = SignOut.LOGGED_OUT) -> None:
+        """Log out everywhere. Harmless when repeated."""
+        for family in await self._rows.live_families(user_id):
+            await self._rows.end_family(family.id, at_ms=self._clock.now_ms())
+            self._forget(family.id)
+        self._tell(Ended(user_id, None, why))
 
-    async def disable(self, account_id: str) -> Account | None:
-        """Shut an account: no log-in, no refresh, no token works any more. The account as it is now, None if there is none."""
-        account = await self._accounts.set_disabled(account_id, is_disabled=True)
-        if account is not None:
-            await self.end_all(account_id)
-        return account
-
-    async def enable(self, account_id: str) -> Account | None:
-        """Open a disabled account again; its owner has to log in anew."""
-        return await self._accounts.set_disabled(account_id, is_disabled=False)
+    async def end_others(self, user_id: str, *, keep: str | None, until_ms: int, why: SignOut) -> None:
+        """End the log-ins that were opened until then, but `keep`. Harmless when repeated."""
+        for family in await self._rows.live_families(user_id):
+            if family.id != keep and family.created_at_ms <= until_ms:
+                await self._end(Ended(user_id, family.id, why))
 
     async def drop_expired(self, *, limit: int = 500) -> int:
         """Housekeeping: forget refresh tokens that expired; how many there were."""
@@ -178,21 +177,22 @@ class SignIns:
         _log.warning(
             "a used refresh token came again; its family ends", user_id=family.user_id, family_id=family.id
         )
-        await self._end(family.user_id, family.id)
+        await self._end(Ended(family.user_id, family.id, SignOut.TOKEN_REUSED))
         raise RefreshRefused
 
-    async def _end(self, user_id: str, family_id: str) -> None:
-        await self._rows.end_family(family_id, at_ms=self._clock.now_ms())
-        self._forget(family_id)
-        self._tell(user_id, family_id)
+    async def _end(self, ended: Ended) -> None:
+        if ended.family_id is not None:
+            await self._rows.end_family(ended.family_id, at_ms=self._clock.now_ms())
+            self._forget(ended.family_id)
+        self._tell(ended)
 
-    def _tell(self, user_id: str, family_id: str | None) -> None:
+    def _tell(self, ended: Ended) -> None:
         for listener in self._listeners:
             try:
-                listener(user_id, family_id)
+                listener(ended)
             except Exception:  # noqa: BLE001 (logged with its traceback)
                 # The family has ended whoever listens; a failing listener must not undo the log-out's answer.
-                _log.exception("a listener of ended log-ins failed", user_id=user_id)
+                _log.exception("a listener of ended log-ins failed", user_id=ended.user_id)
 
     def _trust(self, family_id: str) -> None:
         if len(self._trusted) >= _REMEMBERED:

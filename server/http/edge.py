@@ -17,9 +17,11 @@ from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from server.admin.audit import AuditLog
 from server.auth.model import Principal, Role
 from server.errors import Forbidden, Unauthenticated
+from server.http.address import client_address
 from server.http.parsing import read_body, read_path, read_query
 from server.idempotency import Idempotency, IdempotencyRow, StoredAnswer
 from server.problems import status_of
+from server.rate_limits.service import RateLimits
 from server.routing import Access, Call, Document, Reply, Route
 
 #: Turns an access token into its caller. Raises `Unauthenticated`, or `Unavailable` when that cannot be known now.
@@ -54,13 +56,17 @@ class Edge:
         services: Any,
         new_id: Callable[[], str],
         audit: AuditLog | None = None,
+        rate_limits: RateLimits | None = None,
+        trusted_proxies: int = 0,
     ) -> None:
-        """`audit` is needed as soon as a route says how it is written down."""
+        """`audit` is needed as soon as a route says how it is written down; without `rate_limits` nothing is limited."""
         self._authenticate = authenticate
         self._idempotency = idempotency
         self._services = services
         self._new_id = new_id
         self._audit = audit
+        self._rate_limits = rate_limits
+        self._trusted_proxies = trusted_proxies
         self._running: set[asyncio.Task[Rendered]] = set()
 
     def handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -92,8 +98,9 @@ class Edge:
             operation_id=self._new_id(),
             services=self._services,
             request_id=request[REQUEST_ID],
-            remote=request.remote or "",
+            remote=client_address(request, self._trusted_proxies),
         )
+        await self._limit(route, call)
         if route.idempotent:
             keys = request.headers.getall("Idempotency-Key", [])
             # Two headers are one list (RFC 9110), and a list is no key: the comma and blank make it invalid.
@@ -126,6 +133,13 @@ class Edge:
         if principal.role not in access.roles:
             raise Forbidden(role=principal.role)
         return principal
+
+    async def _limit(self, route: Route, call: Call[Any, Any]) -> None:
+        """Count the call where its route says so. Raises `RateLimited`."""
+        if route.rate is None or self._rate_limits is None:
+            return
+        account = route.rate.account(call) if route.rate.account is not None else None
+        await self._rate_limits.check(route.rate.name, address=call.remote, account=account)
 
     async def _to_its_end(self, work: Coroutine[Any, Any, Rendered]) -> Rendered:
         task = asyncio.create_task(work)

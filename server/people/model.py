@@ -53,6 +53,8 @@ class LawyerProfile:
     is_verified: bool = False
     verification: Verification | None = None
     is_online: bool = False
+    #: The account is disabled or deleted: nobody finds the lawyer, and nobody starts with them.
+    is_suspended: bool = False
     rating: Rating = Rating()
     #: Rises with each change of `rating`; the compare-and-set of the recount stands on it.
     rating_version: int = 0

@@ -49,6 +49,16 @@ class LawyerProfiles(Protocol):
         """The profile as it is now, None if there is no such lawyer."""
         ...
 
+    async def set_suspended(self, lawyer_id: str, *, is_suspended: bool) -> None:
+        """Hide the lawyer or show them again, offline either way. Harmless without such a lawyer, and when repeated."""
+        ...
+
+    async def erase(self, lawyer_id: str, *, name: str) -> None:
+        """Suspend for good and overwrite what is personal, the name by `name`. Rating, rate and id stay: old sessions and reviews
+        point at them. Harmless when repeated.
+        """
+        ...
+
     async def change(
         self, lawyer_id: str, change: ProfileChange, *, drop_verification: bool, expect: LawyerProfile
     ) -> LawyerProfile | None:

@@ -176,6 +176,8 @@ class LawyerService:
             change = replace(change, languages=distinct(change.languages))
         while True:
             profile = _found(await self._profiles.get(lawyer_id), lawyer_id)
+            if profile.is_suspended:
+                raise LawyerNotFound(lawyer=lawyer_id)
             changed = await self._profiles.change(
                 lawyer_id, change, drop_verification=change.asks_new_verification(profile), expect=profile
             )
@@ -196,11 +198,12 @@ class LawyerService:
         """A lawyer as this viewer may see one.
 
         Raises:
-            LawyerNotFound: no such lawyer, or not verified and neither the viewer's self nor an admin's to
-            see.
+            LawyerNotFound: no such lawyer, or not verified or suspended, and neither the viewer's self nor
+            an admin's to see.
         """
         card = await self.own(lawyer_id)
-        if not (card.profile.is_verified or viewer_is_admin or viewer_id == lawyer_id):
+        is_shown = card.profile.is_verified and not card.profile.is_suspended
+        if not (is_shown or viewer_is_admin or viewer_id == lawyer_id):
             raise LawyerNotFound(lawyer=lawyer_id)
         return card
 
@@ -245,9 +248,9 @@ class LawyerService:
         return QueuePage(applicants, Place(page[-1].created_at_ms, page[-1].id) if has_more else None)
 
     async def terms(self, lawyer_id: str) -> LawyerTerms | None:
-        """What the start of a consultation must know, as stored at this moment."""
+        """What the start of a consultation must know, as stored at this moment. A suspended lawyer is none."""
         profile = await self._profiles.get(lawyer_id)
-        if profile is None:
+        if profile is None or profile.is_suspended:
             return None
         return LawyerTerms(
             id=profile.id,

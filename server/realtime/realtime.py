@@ -13,6 +13,7 @@ from chat.ports import Authenticate
 from chat.presence import Presence
 from chat.push import Push
 from chat.service import ChatService
+from server.http.address import client_address
 from server.realtime.options import SocketOptions
 from server.realtime.server import RealtimeServer
 from server.realtime.transport import RoomTransport
@@ -138,10 +139,4 @@ class Realtime:
     def _remote_of(self, environ: Mapping[str, Any]) -> str:
         """The client's address. The library's own REMOTE_ADDR is always 127.0.0.1."""
         request: web.Request = environ["aiohttp.request"]
-        hops = self.options.trusted_proxies
-        if hops:
-            forwarded = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",")]
-            # Each proxy of ours appended whom it saw; what a client wrote itself is further left.
-            if len(forwarded) >= hops and forwarded[-hops]:
-                return forwarded[-hops]
-        return request.remote or ""
+        return client_address(request, self.options.trusted_proxies)

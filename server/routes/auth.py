@@ -1,16 +1,31 @@
-"""Identity: register, log in, refresh, log out, who am I (SPEC 2)."""
+"""Identity: register, log in, refresh, log out, who am I; new passwords, and the end of an account (SPEC 2, 14)."""
 
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import StringConstraints
 
+from billing_engine.money import Asset, format_minor
 from server.auth.accounts import Accounts
-from server.auth.errors import AccountDisabled, EmailTaken, PasswordsBusy, RefreshRefused, WrongCredentials
-from server.auth.model import Account, Profession, Role, TokenPair
+from server.auth.control import AccountControl
+from server.auth.errors import (
+    AccountDisabled,
+    EmailTaken,
+    InSession,
+    LastAdmin,
+    MoneyLeft,
+    PasswordsBusy,
+    RefreshRefused,
+    ResetRefused,
+    WrongCredentials,
+    WrongPassword,
+)
+from server.auth.model import Account, Profession, Role, TokenPair, email_key
+from server.auth.password_changes import PasswordChanges
 from server.auth.sign_ins import SignIns
 from server.errors import Unauthenticated, ValidationFailed
+from server.rate_limits.service import Limited, RateLimit
 from server.routing import PUBLIC, SIGNED_IN, Call, Route
-from server.wire import Email, FromValue, Name, NewPassword, WireModel
+from server.wire import Email, FromValue, MoneyOut, Name, NewPassword, WireModel
 
 #: Longer than any password can be, so that a wrong one is refused as wrong and not as long.
 _Tried = Annotated[str, StringConstraints(max_length=1_024)]
@@ -38,6 +53,33 @@ class RefreshBody(WireModel):
     """The refresh token, as it was given."""
 
     refresh_token: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+
+class PasswordBody(WireModel):
+    """A new password, and the one that it replaces."""
+
+    current_password: _Tried
+    new_password: NewPassword
+
+
+class ForgotBody(WireModel):
+    """Whose password is forgotten."""
+
+    email: Annotated[str, StringConstraints(min_length=1, max_length=254)]
+
+
+class ResetBody(WireModel):
+    """The one-time token, as the letter has it, and a new password."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    new_password: NewPassword
+
+
+class DeleteBody(WireModel):
+    """The password, once more. `forfeit` gives up what money there is."""
+
+    password: _Tried
+    forfeit: bool = False
 
 
 class LogoutBody(WireModel):
@@ -105,6 +147,27 @@ class LogoutView(WireModel):
     everywhere: bool
 
 
+class DoneView(WireModel):
+    """It is done."""
+
+    ok: Literal[True] = True
+
+
+class ForgotView(WireModel):
+    """The same for every address: if it is an account's, a letter is on its way."""
+
+    ok: Literal[True] = True
+    expires_in: int
+
+
+class DeletedView(WireModel):
+    """The account is gone; `forfeited` is the money that its owner gave up."""
+
+    ok: Literal[True] = True
+    forfeited: MoneyOut
+    currency: str
+
+
 def _accounts(call: Call[Any, Any]) -> Accounts:
     accounts: Accounts = call.services.accounts
     return accounts
@@ -135,7 +198,9 @@ async def register(call: Call[RegisterBody, None]) -> SignedInView:
 
 async def login(call: Call[LoginBody, None]) -> SignedInView:
     """Tokens for an address and its password."""
-    account = await _accounts(call).log_in(email=call.body.email, password=call.body.password)
+    account = await _accounts(call).log_in(
+        email=call.body.email, password=call.body.password, address=call.remote
+    )
     return SignedInView.beside(account, await _sign_ins(call).open(account))
 
 
@@ -161,7 +226,50 @@ async def me(call: Call[None, None]) -> AccountView:
     return AccountView.of(account)
 
 
+async def change_password(call: Call[PasswordBody, None]) -> DoneView:
+    """A new password; the caller's other log-ins end."""
+    await _passwords(call).change(call.caller, current=call.body.current_password, new=call.body.new_password)
+    return DoneView()
+
+
+async def forgot(call: Call[ForgotBody, None]) -> ForgotView:
+    """Send a one-time token to the address, if it is an account's."""
+    await _passwords(call).forget(call.body.email)
+    return ForgotView(expires_in=_passwords(call).reset_lifetime_s)
+
+
+async def reset(call: Call[ResetBody, None]) -> DoneView:
+    """A new password for the bearer of a one-time token; all log-ins end."""
+    await _passwords(call).reset(call.body.token, call.body.new_password)
+    return DoneView()
+
+
+async def delete(call: Call[DeleteBody, None]) -> DeletedView:
+    """The end of the caller's account."""
+    control: AccountControl = call.services.control
+    asset: Asset = call.services.asset
+    deletion = await control.delete(
+        call.caller.user_id, password=call.body.password, forfeit=call.body.forfeit
+    )
+    return DeletedView(forfeited=format_minor(deletion.forfeited_minor, asset), currency=asset.code)
+
+
+def _passwords(call: Call[Any, Any]) -> PasswordChanges:
+    passwords: PasswordChanges = call.services.password_changes
+    return passwords
+
+
+def _caller(call: Call[Any, None]) -> str:
+    return call.caller.user_id
+
+
+def _named_email(call: Call[Any, None]) -> str:
+    return email_key(call.body.email)
+
+
 _TAGS: Final = ("identity",)
+#: Also for the lawyers' own door.
+REGISTRATION: Final = RateLimit(Limited.REGISTER, account=_named_email)
 ROUTES: Final = (
     Route(
         method="POST",
@@ -174,6 +282,7 @@ ROUTES: Final = (
         status=201,
         errors=(EmailTaken, PasswordsBusy),
         tags=_TAGS,
+        rate=REGISTRATION,
     ),
     Route(
         method="POST",
@@ -185,6 +294,8 @@ ROUTES: Final = (
         response=SignedInView,
         errors=(WrongCredentials, AccountDisabled, PasswordsBusy),
         tags=_TAGS,
+        # Wrong passwords are counted by account, too, where it is known that they are wrong (`Accounts.log_in`).
+        rate=RateLimit(Limited.LOGIN),
     ),
     Route(
         method="POST",
@@ -215,5 +326,54 @@ ROUTES: Final = (
         access=SIGNED_IN,
         response=AccountView,
         tags=_TAGS,
+    ),
+    Route(
+        method="DELETE",
+        path="/auth/me",
+        handler=delete,
+        summary="Delete my account; the books keep amounts, nothing keeps who I was",
+        access=SIGNED_IN,
+        body=DeleteBody,
+        response=DeletedView,
+        errors=(WrongPassword, InSession, LastAdmin, MoneyLeft, PasswordsBusy),
+        tags=_TAGS,
+        rate=RateLimit(Limited.PASSWORD, account=_caller),
+    ),
+    Route(
+        method="POST",
+        path="/auth/password",
+        handler=change_password,
+        summary="Change my password; my other log-ins end",
+        access=SIGNED_IN,
+        body=PasswordBody,
+        response=DoneView,
+        errors=(WrongPassword, PasswordsBusy),
+        tags=_TAGS,
+        rate=RateLimit(Limited.PASSWORD, account=_caller),
+    ),
+    Route(
+        method="POST",
+        path="/auth/forgot",
+        handler=forgot,
+        summary="Have a one-time token sent to an address",
+        access=PUBLIC,
+        body=ForgotBody,
+        response=ForgotView,
+        status=202,
+        tags=_TAGS,
+        rate=RateLimit(Limited.PASSWORD, account=_named_email),
+    ),
+    Route(
+        method="POST",
+        path="/auth/reset",
+        handler=reset,
+        summary="Set a new password with a one-time token; all log-ins end",
+        access=PUBLIC,
+        body=ResetBody,
+        response=DoneView,
+        errors=(ResetRefused, PasswordsBusy),
+        tags=_TAGS,
+        # By address only: a token is not to be guessed, and a stranger must not use up the owner's tries.
+        rate=RateLimit(Limited.PASSWORD),
     ),
 )

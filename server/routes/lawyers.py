@@ -21,7 +21,7 @@ from server.people.wire import (
     RegisterLawyerBody,
     rate_minor,
 )
-from server.routes.auth import AccountView, SignedInView, TokensView
+from server.routes.auth import REGISTRATION, AccountView, SignedInView, TokensView
 from server.routing import PUBLIC, SIGNED_IN, Call, Route, only
 from server.wire import Page, decode_cursor, encode_cursor
 
@@ -148,6 +148,7 @@ ROUTES: Final = (
         status=201,
         errors=(EmailTaken, PasswordsBusy),
         tags=("lawyers",),
+        rate=REGISTRATION,
     ),
     Route(
         method="PATCH",

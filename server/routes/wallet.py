@@ -8,6 +8,7 @@ from billing_engine.ledger.ports import Line
 from billing_engine.money import Asset, format_minor, parse_minor
 from billing_engine.wallets.service import RECHARGE, AmountOutOfRange
 from server.auth.model import Role
+from server.rate_limits.service import Limited, RateLimit
 from server.routing import Call, Route, only
 from server.wire import (
     Instant,
@@ -152,6 +153,7 @@ ROUTES: tuple[Route, ...] = (
         response=RechargeOut,
         status=201,
         errors=(AmountOutOfRange,),
+        rate=RateLimit(Limited.RECHARGE, account=lambda call: str(call.caller.user_id)),
         idempotent=True,
         tags=("wallet",),
     ),

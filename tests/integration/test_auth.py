@@ -385,7 +385,7 @@ async def test_a_disabled_account_is_out_at_once_and_stays_out(world):
     client = world.client.with_token(first["accessToken"])
     assert (await client.get("/auth/me")).status == 200
 
-    await world.sign_ins.disable(first["user"]["id"])
+    await world.control.disable(first["user"]["id"], reason="For the test.", by="an admin")
 
     assert (await client.get("/auth/me")).status == 401
     assert (await world.client.post("/auth/refresh", {"refreshToken": first["refreshToken"]})).status == 401
@@ -395,7 +395,7 @@ async def test_a_disabled_account_is_out_at_once_and_stays_out(world):
         "/auth/login", {"email": "asha@example.com", "password": "wrong password"}
     )
     assert wrong.status == 401
-    await world.sign_ins.enable(first["user"]["id"])
+    await world.control.enable(first["user"]["id"])
     assert (
         await world.client.post("/auth/login", {"email": "asha@example.com", "password": PASSWORD})
     ).status == 200
@@ -405,7 +405,7 @@ async def test_a_login_in_the_moment_of_disabling_does_not_survive_it(world):
     """The account was read before the flag was set, the family was stored after all others were ended."""
     first = await _registered(world)
     account = await world.accounts.get(first["user"]["id"])
-    await world.sign_ins.disable(account.id)
+    await world.control.disable(account.id, reason="For the test.", by="an admin")
 
     with pytest.raises(Exception, match="ACCOUNT_DISABLED"):
         await world.sign_ins.open(account)

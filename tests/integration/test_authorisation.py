@@ -5,6 +5,7 @@ of the running and of the ended consultation; `user2` (with money) and `lawyer2`
 A cell is a status, or `status:CODE` where the code is not the status's usual one.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -23,6 +24,7 @@ from server.auth.model import Role
 from server.ids import new_id
 from server.routes import ROUTES
 from server.settings import DEVELOPMENT_SECRET
+from tests.integration.socket_world import PATIENCE_S
 from tests.support.api import Api, Person, open_api
 from tests.support.http import PASSWORD, Answer, Client
 
@@ -76,6 +78,19 @@ CALLS: Final = (
     row("POST /auth/logout",          "401    200   200    200   200     200        200     200"),
     row("POST /auth/logout",          "401    200   200    200   200     200        200     200", body={"everywhere": True}),
     row("GET /auth/me",               "401    200   200    200   200     200        200     200"),
+    # The admin's password is another one.
+    row("POST /auth/password",        "401    200   200    200   200     200        200     403:WRONG_PASSWORD",
+        body={"currentPassword": PASSWORD, "newPassword": "another horse"}),
+    row("POST /auth/password",        "401 " + "403:WRONG_PASSWORD " * 7,
+        body={"currentPassword": "something else", "newPassword": "another horse"}),
+    row("POST /auth/forgot",          "202    202   202    202   202     202        202     202", body={"email": "{user2.email}"}),
+    row("POST /auth/forgot",          "202    202   202    202   202     202        202     202", body={"email": "{fresh}"}),
+    row("POST /auth/reset",           "422:INVALID_RESET_TOKEN " * 8,
+        body={"token": "{user2}.guessed", "newPassword": "another horse"}),
+    row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 409:BALANCE_NOT_EMPTY 200 200 200 403:WRONG_PASSWORD",
+        body={"password": PASSWORD}),
+    row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 200 200 200   200     403:WRONG_PASSWORD",
+        body={"password": PASSWORD, "forfeit": True}),
     # --- wallet
     row("POST /wallet/recharge",      "401    201   403    201   403     403        403     403", body={"amount": "10.00"}),
     row("GET /wallet/balance",        "401    200   403    200   403     403        403     403"),
@@ -395,12 +410,15 @@ async def test_a_log_out_and_a_disabled_account_close_their_sockets(town: Town) 
     other_socket = await town.api.connect(stranger.token)
 
     await second.post("/auth/logout")
-    await second_socket.gone.wait()
+    await second_socket.hears("server:bye")
+    async with asyncio.timeout(PATIENCE_S):
+        await second_socket.gone.wait()
     assert second_socket.told("server:bye")[0]["reconnect"] is False
     assert (await first_socket.call("join_session", {"sessionId": town.ids["running"]}))["ok"]
 
     await town.api.disable(user)
-    await first_socket.gone.wait()
+    async with asyncio.timeout(PATIENCE_S):
+        await first_socket.gone.wait()
     assert (await other_socket.call("join_session", {"sessionId": town.ids["running"]}))["ok"] is False
 
 

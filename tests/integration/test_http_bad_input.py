@@ -87,6 +87,7 @@ async def _started(directory: Path) -> AsyncIterator[World]:
         bcrypt_cost=4,
         database_url=f"sqlite:///{path}",
         sqlite_synchronous="OFF",
+        rate_limits="off",
     )
     async with build(settings) as server, aiohttp.ClientSession() as http:
         runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1)

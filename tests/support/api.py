@@ -154,7 +154,9 @@ class Api:
 
     async def disable(self, person: Person) -> None:
         """Shut the person's account, as an admin does."""
-        assert await self.services.sign_ins.disable(person.id) is not None
+        await self.services.control.disable(person.id, reason="For the test.", by="an admin")
+        # The letter about it goes out meanwhile.
+        await self.idle()
 
     async def connect(self, token: str | None) -> SocketClient:
         """A Socket.IO client of the app. Raises what python-socketio raises when the server refuses."""
@@ -231,6 +233,7 @@ async def open_api(directory: Path, *, clock: ApiClock | None = None, **settings
         "sqlite_synchronous": "OFF",
         "admin_email": ADMIN_EMAIL,
         "admin_password": ADMIN_PASSWORD,
+        "rate_limits": "off",
     }
     async with AsyncExitStack() as stack:
         stack.enter_context(patch.object(composition, "SystemClock", lambda: clock))

@@ -10,26 +10,39 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from billing_engine.money import INR
 from server.admin.audit import AuditLog
 from server.app import build_app
 from server.auth.accounts import Accounts
+from server.auth.control import AccountControl
+from server.auth.login_guard import LoginGuard
 from server.auth.model import Role
+from server.auth.password_changes import PasswordChanges
 from server.auth.passwords import Passwords
+from server.auth.reset_tokens import ResetTokens
 from server.auth.sign_ins import SignIns
 from server.auth.tokens import AccessTokens
 from server.idempotency import Idempotency
 from server.ids import new_id
+from server.notifications.composer import AccountComposer
+from server.notifications.outbox import Outbox
+from server.rate_limits.memory import MemoryBuckets
+from server.rate_limits.model import Allowance
+from server.rate_limits.service import Allowances, Limited
 from server.routing import Route
 from server.storage.repositories.audit import CollectionAudit
 from server.storage.repositories.idempotency import CollectionIdempotency
+from server.storage.repositories.notices import CollectionNotices
 from server.storage.repositories.tokens import CollectionTokens
 from server.storage.repositories.users import CollectionAccounts
 from server.storage.sqlite.collection import SqliteCollections
 from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
+from tests.support.letters import Letters
 from tests.support.manual_clock import ManualClock
 
 SECRET = "a-secret-for-tests-that-is-long-enough-for-hs256"
 PASSWORD = "correct horse"
+RESET_MS = 30 * 60_000
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,28 @@ class Client:
         return await self.call("POST", path, json=json, **more)
 
 
+class Nobody:
+    """No consultations, no lawyers, no money: identity alone."""
+
+    async def is_busy(self, person_id: str) -> bool:
+        return False
+
+    async def end_for_account(self, person_id: str) -> None:
+        pass
+
+    async def suspend(self, lawyer_id: str) -> None:
+        pass
+
+    async def restore(self, lawyer_id: str) -> None:
+        pass
+
+    async def anonymise(self, lawyer_id: str) -> None:
+        pass
+
+    async def owned_minor(self, person_id: str) -> int:
+        return 0
+
+
 @dataclass
 class HttpWorld:
     """A running server and what stands behind it."""
@@ -118,6 +153,11 @@ class HttpWorld:
     idempotency: Idempotency
     services: SimpleNamespace
     runner: web.AppRunner
+    control: AccountControl
+    password_changes: PasswordChanges
+    outbox: Outbox
+    letters: Letters
+    rows: CollectionAccounts
     revoked: list[tuple[str, str | None]] = field(default_factory=list)
 
     async def signed_in(self, role: Role = Role.USER, email: str | None = None) -> Client:
@@ -134,9 +174,18 @@ class HttpWorld:
 
 @asynccontextmanager
 async def http_world(
-    directory: Path, routes: Iterable[Route], *, cors_origins: Iterable[str] = (), **services: Any
+    directory: Path,
+    routes: Iterable[Route],
+    *,
+    cors_origins: Iterable[str] = (),
+    allowances: Mapping[Limited, Allowances] | None = None,
+    guard: tuple[Allowance | None, Allowance | None] = (None, None),
+    trusted_proxies: int = 0,
+    **services: Any,
 ) -> AsyncIterator[HttpWorld]:
-    """The routes, served. `services` are added to those of identity."""
+    """The routes, served. `services` are added to those of identity. Nothing is limited unless `allowances` (by route) or `guard`
+    (wrong passwords here, and of strangers) say so. The outbox sends when the test says `outbox.send_due()`.
+    """
     clock = ManualClock()
     async with AsyncExitStack() as stack:
         db = await stack.enter_async_context(
@@ -146,7 +195,9 @@ async def http_world(
         passwords = Passwords(cost=4)
         stack.callback(passwords.close)
         rows = await CollectionAccounts.open(collections)
-        accounts = Accounts(rows=rows, passwords=passwords, clock=clock, new_id=new_id)
+        buckets = MemoryBuckets(clock)
+        watch = LoginGuard(buckets, here=guard[0], strangers=guard[1], key=b"addresses")
+        accounts = Accounts(rows=rows, passwords=passwords, clock=clock, new_id=new_id, guard=watch)
         sign_ins = SignIns(
             rows=await CollectionTokens.open(collections),
             accounts=rows,
@@ -161,7 +212,50 @@ async def http_world(
         idempotency = Idempotency(
             rows=await CollectionIdempotency.open(collections), clock=clock, new_id=new_id
         )
-        behind = SimpleNamespace(accounts=accounts, sign_ins=sign_ins, readiness={}, **services)
+        letters = Letters()
+        outbox = Outbox(
+            rows=await CollectionNotices.open(collections),
+            composer=AccountComposer(
+                accounts=rows,
+                tokens=ResetTokens(b"resets"),
+                reset_lifetime_ms=RESET_MS,
+                reset_url="https://app.example.com/reset#{token}",
+            ),
+            notifier=letters,
+            clock=clock,
+        )
+        password_changes = PasswordChanges(
+            rows=rows,
+            accounts=accounts,
+            passwords=passwords,
+            sign_ins=sign_ins,
+            outbox=outbox,
+            clock=clock,
+            new_id=new_id,
+            reset_lifetime_ms=RESET_MS,
+            guard=watch,
+        )
+        nobody = Nobody()
+        control = AccountControl(
+            rows=rows,
+            accounts=accounts,
+            sign_ins=sign_ins,
+            sessions=nobody,
+            lawyers=nobody,
+            funds=nobody,
+            outbox=outbox,
+            clock=clock,
+            new_id=new_id,
+        )
+        behind = SimpleNamespace(
+            asset=INR,
+            accounts=accounts,
+            sign_ins=sign_ins,
+            control=control,
+            password_changes=password_changes,
+            readiness={},
+        )
+        behind.__dict__.update(services)
         app = build_app(
             routes,
             services=behind,
@@ -188,6 +282,11 @@ async def http_world(
             idempotency=idempotency,
             services=behind,
             runner=runner,
+            control=control,
+            password_changes=password_changes,
+            outbox=outbox,
+            letters=letters,
+            rows=rows,
         )
-        sign_ins.on_revoked(lambda user_id, family_id: world.revoked.append((user_id, family_id)))
+        sign_ins.on_revoked(lambda ended: world.revoked.append((ended.user_id, ended.family_id)))
         yield world

@@ -52,6 +52,7 @@ def environment(database: Path, **settings: str) -> dict[str, str]:
         "PORT": "0",
         "DATABASE_URL": f"sqlite:///{database}",
         "BCRYPT_COST": "4",
+        "RATE_LIMITS": "off",
         "LOG_FORMAT": "json",
         "ADMIN_EMAIL": ADMIN_EMAIL,
         "ADMIN_PASSWORD": ADMIN_PASSWORD,

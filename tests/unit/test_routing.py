@@ -63,6 +63,8 @@ def test_public_routes_are_the_known_few():
         "POST /auth/register",
         "POST /auth/login",
         "POST /auth/refresh",
+        "POST /auth/forgot",
+        "POST /auth/reset",
         "POST /lawyer/register",
     }
 

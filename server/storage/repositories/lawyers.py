@@ -20,11 +20,11 @@ LAWYERS: Final = CollectionSpec(
     name="lawyers",
     text=("name", "bar_council_number"),
     integer=("rate_minor_per_min", "rating_centi", "rating_version", "created_at_ms"),
-    boolean=("is_verified", "is_online", "is_decided"),
+    boolean=("is_verified", "is_online", "is_decided", "is_suspended"),
     lists=("specialization_keys", "language_keys"),
     indexes=(
-        ("is_verified", "rating_centi"),
-        ("is_verified", "rate_minor_per_min"),
+        ("is_verified", "is_suspended", "rating_centi"),
+        ("is_verified", "is_suspended", "rate_minor_per_min"),
         ("is_verified", "created_at_ms"),
         ("created_at_ms",),
     ),
@@ -46,7 +46,12 @@ class CollectionLawyers:
 
     @classmethod
     async def open(cls, collections: Collections) -> "CollectionLawyers":
-        return cls(await collections.open(LAWYERS))
+        lawyers = await collections.open(LAWYERS)
+        # Profiles from before there was the word: a search asks for the false ones.
+        while silent := await lawyers.find({"is_suspended": None}):
+            for doc in silent:
+                await lawyers.update(doc["_id"], where={"is_suspended": None}, set_={"is_suspended": False})
+        return cls(lawyers)
 
     async def add(self, profile: LawyerProfile) -> None:
         try:
@@ -75,13 +80,33 @@ class CollectionLawyers:
     async def set_online(self, lawyer_id: str, *, is_online: bool) -> LawyerProfile | None:
         return _maybe(await self._lawyers.update(lawyer_id, set_={"is_online": is_online}))
 
+    async def set_suspended(self, lawyer_id: str, *, is_suspended: bool) -> None:
+        await self._lawyers.update(lawyer_id, set_={"is_suspended": is_suspended, "is_online": False})
+
+    async def erase(self, lawyer_id: str, *, name: str) -> None:
+        nothing = ProfileChange(name=name, specializations=(), languages=(), bar_council_number="", bio="")
+        await self._lawyers.update(
+            lawyer_id,
+            set_={
+                **_change_doc(nothing),
+                **_verification_doc(None, is_verified=False),
+                "is_suspended": True,
+                "is_online": False,
+            },
+        )
+
     async def change(
         self, lawyer_id: str, change: ProfileChange, *, drop_verification: bool, expect: LawyerProfile
     ) -> LawyerProfile | None:
         changed = _change_doc(change)
         if drop_verification:
             changed |= _verification_doc(None, is_verified=False)
-        identity = {"name": expect.name, "bar_council_number": expect.bar_council_number}
+        # Not suspended either: a request that was under way must not write a name back into an erased profile.
+        identity = {
+            "name": expect.name,
+            "bar_council_number": expect.bar_council_number,
+            "is_suspended": False,
+        }
         return _maybe(await self._lawyers.update(lawyer_id, where=identity, set_=changed))
 
     async def set_rating(self, lawyer_id: str, rating: Rating, *, expect_version: int) -> bool:
@@ -95,7 +120,7 @@ class CollectionLawyers:
     async def search(
         self, wanted: LawyerFilter, *, sort: LawyerSort, limit: int, after: Place | None
     ) -> list[LawyerProfile]:
-        where: Doc = {"is_verified": True}
+        where: Doc = {"is_verified": True, "is_suspended": False}
         if wanted.online is not None:
             where["is_online"] = wanted.online
         if wanted.specialization is not None:
@@ -136,6 +161,7 @@ def _doc(profile: LawyerProfile) -> Doc:
         "_id": profile.id,
         "created_at_ms": profile.created_at_ms,
         "is_online": profile.is_online,
+        "is_suspended": profile.is_suspended,
         "rating_version": profile.rating_version,
         **_change_doc(
             ProfileChange(
@@ -199,6 +225,7 @@ def _profile(doc: Doc) -> LawyerProfile:
         is_verified=doc["is_verified"],
         verification=None if verdict is None else Verification(**verdict),
         is_online=doc["is_online"],
+        is_suspended=doc["is_suspended"],
         rating=Rating(doc["rating_sum"], doc["rating_count"]),
         rating_version=doc["rating_version"],
     )

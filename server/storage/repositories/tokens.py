@@ -14,7 +14,10 @@ FAMILIES: Final = CollectionSpec(
     indexes=(("user_id", "ended_at_ms"), ("ended_at_ms",)),
 )
 REFRESH_TOKENS: Final = CollectionSpec(
-    name="refresh_tokens", integer=("expires_at_ms", "used_at_ms"), indexes=(("expires_at_ms",),)
+    name="refresh_tokens",
+    text=("family_id",),
+    integer=("expires_at_ms", "used_at_ms"),
+    indexes=(("expires_at_ms",), ("family_id",)),
 )
 _PAGE: Final = 500
 
@@ -47,15 +50,15 @@ class CollectionTokens:
         doc = await self._families.get(family_id)
         return None if doc is None else _family(doc)
 
-    async def live_families(self, user_id: str) -> list[str]:
-        found: list[str] = []
+    async def live_families(self, user_id: str) -> list[Family]:
+        found: list[Family] = []
         while True:
             page = await self._families.find(
                 {"user_id": user_id, "ended_at_ms": None},
                 limit=_PAGE,
-                after=(found[-1], found[-1]) if found else None,
+                after=(found[-1].id,) if found else None,
             )
-            found.extend(doc["_id"] for doc in page)
+            found.extend(map(_family, page))
             if len(page) < _PAGE:
                 return found
 
@@ -106,6 +109,10 @@ class CollectionTokens:
         )
         for doc in expired:
             await self._tokens.delete(doc["_id"])
+        for family_id in {str(doc["family_id"]) for doc in expired}:
+            # Its last access token, which no refresh token outlives, has expired too: nobody can ask for this family any more.
+            if not await self._tokens.find({"family_id": family_id}, limit=1):
+                await self._families.delete(family_id)
         return len(expired)
 
 

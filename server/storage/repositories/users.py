@@ -1,22 +1,31 @@
 """`AccountRows` over two collections: the accounts, and the claims on their addresses."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from billing_engine.errors import InvariantBroken
-from server.auth.model import Account, Profession, Role, email_key
+from server.auth.model import Account, Disabling, FollowUp, PasswordChange, Profession, Role, email_key
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
 from server.storage.errors import DuplicateId
 
+#: Where the token of an open follow-up stands.
+DUE: Final = {
+    FollowUp.PASSWORD: "password_due",
+    FollowUp.STANDING: "standing_due",
+    FollowUp.DELETION: "deletion_due",
+}
 USERS: Final = CollectionSpec(
     name="users",
-    text=("role",),
-    integer=("created_at_ms",),
+    text=("role", "reset_id", "reset_digest", *DUE.values()),
+    integer=("created_at_ms", "deleted_at_ms", "password_version", "reset_until_ms"),
     boolean=("is_disabled",),
-    indexes=(("role", "created_at_ms"),),
+    indexes=(("role", "created_at_ms"), *((name,) for name in DUE.values())),
 )
 #: `_id` is the address in one spelling, so two accounts cannot have it.
 EMAIL_CLAIMS: Final = CollectionSpec(name="email_claims", text=("account_id",))
+#: What a deleted account is called wherever a name is shown.
+DELETED_NAME: Final = "Deleted user"
+_NO_RESET: Final[Doc] = {"reset_digest": None, "reset_until_ms": None}
 
 
 class CollectionAccounts:
@@ -30,6 +39,8 @@ class CollectionAccounts:
     async def open(cls, collections: Collections) -> "CollectionAccounts":
         return cls(await collections.open(USERS), await collections.open(EMAIL_CLAIMS))
 
+    # --- opening an account, finding it
+
     async def add(self, account: Account) -> None:
         try:
             await self._users.insert(_doc(account))
@@ -41,10 +52,10 @@ class CollectionAccounts:
 
     async def get(self, account_id: str) -> Account | None:
         doc = await self._users.get(account_id)
-        return None if doc is None else _account(doc)
+        return None if doc is None else account_of(doc)
 
     async def get_many(self, account_ids: Sequence[str]) -> dict[str, Account]:
-        return {id_: _account(doc) for id_, doc in (await self._users.get_many(account_ids)).items()}
+        return {id_: account_of(doc) for id_, doc in (await self._users.get_many(account_ids)).items()}
 
     async def claim_email(self, key: str, account_id: str) -> bool:
         try:
@@ -58,16 +69,136 @@ class CollectionAccounts:
         return None if claim is None else await self.get(claim["account_id"])
 
     async def has_admin(self) -> bool:
-        for admin in await self._users.find({"role": Role.ADMIN.value}, limit=100):
-            # An account without its address (a crash while it was made) is nobody's.
+        return bool(await self._admins())
+
+    async def has_other_admin(self, account_id: str) -> bool:
+        return any(admin["_id"] != account_id and not admin["is_disabled"] for admin in await self._admins())
+
+    async def _admins(self) -> list[Doc]:
+        """Admins whom somebody can log in as; an account without its address (a crash while it was made) is nobody's."""
+        found = []
+        for admin in await self._users.find({"role": Role.ADMIN.value, "deleted_at_ms": None}, limit=100):
             claim = await self._claims.get(admin["email_key"])
             if claim is not None and claim["account_id"] == admin["_id"]:
+                found.append(admin)
+        return found
+
+    # --- standing
+
+    async def disable(self, account_id: str, disabling: Disabling, *, due: str) -> bool:
+        why = {"by": disabling.by, "at_ms": disabling.at_ms, "reason": disabling.reason}
+        return await self._write(
+            account_id,
+            where={"is_disabled": False},
+            set_={"is_disabled": True, "disabling": why, DUE[FollowUp.STANDING]: due},
+        )
+
+    async def enable(self, account_id: str, *, due: str) -> bool:
+        return await self._write(
+            account_id,
+            where={"is_disabled": True, "deleted_at_ms": None},
+            set_={"is_disabled": False, "disabling": None, DUE[FollowUp.STANDING]: due},
+        )
+
+    async def with_due(self, follow_up: FollowUp, *, limit: int) -> list[Account]:
+        name = DUE[follow_up]
+        return [
+            account_of(doc)
+            for doc in await self._users.find({name: {"gt": ""}}, sort=((name, "asc"),), limit=limit)
+        ]
+
+    async def settle(self, account_id: str, follow_up: FollowUp, token: str | None) -> bool:
+        name = DUE[follow_up]
+        return await self._write(account_id, where={name: token}, set_={name: None})
+
+    # --- passwords
+
+    async def set_password(
+        self, account_id: str, password_hash: str, change: PasswordChange, *, expect_version: int | None
+    ) -> bool:
+        return await self._write(
+            account_id,
+            where={"password_version": expect_version, "is_disabled": False},
+            set_=_new_password(password_hash, change),
+            inc={"password_version": 1},
+        )
+
+    async def put_reset(self, account_id: str, *, reset_id: str, digest: str, until_ms: int) -> bool:
+        reset = {"reset_id": reset_id, "reset_digest": digest, "reset_until_ms": until_ms}
+        # The first, a newer one, or the same once more as long as it was not used.
+        for earlier in ({"reset_id": None}, {"reset_id": {"lt": reset_id}}, {"reset_digest": digest}):
+            if await self._write(account_id, where={"is_disabled": False, **earlier}, set_=reset):
                 return True
         return False
 
-    async def set_disabled(self, account_id: str, *, is_disabled: bool) -> Account | None:
-        doc = await self._users.update(account_id, set_={"is_disabled": is_disabled})
-        return None if doc is None else _account(doc)
+    async def has_reset(self, account_id: str, *, digest: str, now_ms: int) -> bool:
+        doc = await self._users.get(account_id)
+        return (
+            doc is not None
+            and not doc["is_disabled"]
+            and doc.get("reset_digest") == digest
+            and (doc.get("reset_until_ms") or 0) > now_ms
+        )
+
+    async def use_reset(
+        self, account_id: str, password_hash: str, change: PasswordChange, *, digest: str, now_ms: int
+    ) -> bool:
+        return await self._write(
+            account_id,
+            where={"reset_digest": digest, "reset_until_ms": {"gt": now_ms}, "is_disabled": False},
+            set_=_new_password(password_hash, change),
+            inc={"password_version": 1},
+        )
+
+    async def remember_address(self, account_id: str, mark: str, *, keep: int) -> None:
+        doc = await self._users.get(account_id)
+        if doc is not None:
+            others = [known for known in doc.get("known_addresses") or () if known != mark]
+            # Two log-ins at once may lose one mark: it is learnt again at the next log-in from there.
+            await self._write(account_id, where={}, set_={"known_addresses": [*others, mark][-keep:]})
+
+    # --- the end of an account
+
+    async def delete(self, account_id: str, *, expect_version: int | None, at_ms: int, due: str) -> bool:
+        return await self._write(
+            account_id,
+            where={"password_version": expect_version, "deleted_at_ms": None},
+            set_={"is_disabled": True, "deleted_at_ms": at_ms, DUE[FollowUp.DELETION]: due, **_NO_RESET},
+        )
+
+    async def free_email(self, key: str, account_id: str) -> None:
+        await self._claims.delete(key, where={"account_id": account_id})
+
+    async def erase(self, account_id: str) -> None:
+        await self._write(
+            account_id,
+            where={"deleted_at_ms": {"gt": 0}},
+            set_={
+                "email": "",
+                "email_key": "",
+                "name": DELETED_NAME,
+                "password_hash": "",
+                "profession": None,
+                "company_name": None,
+                "disabling": None,
+                "known_addresses": [],
+                **_NO_RESET,
+            },
+        )
+
+    async def _write(
+        self, account_id: str, *, where: Doc, set_: Doc, inc: dict[str, int] | None = None
+    ) -> bool:
+        return await self._users.update(account_id, where=where, set_=set_, inc=inc) is not None
+
+
+def _new_password(password_hash: str, change: PasswordChange) -> Doc:
+    return {
+        "password_hash": password_hash,
+        "password_change": {"id": change.id, "at_ms": change.at_ms, "keep_family": change.keep_family},
+        DUE[FollowUp.PASSWORD]: change.id,
+        **_NO_RESET,
+    }
 
 
 def _doc(account: Account) -> Doc:
@@ -82,10 +213,11 @@ def _doc(account: Account) -> Doc:
         "profession": account.profession.value if account.profession else None,
         "company_name": account.company_name,
         "is_disabled": account.is_disabled,
+        "known_addresses": list(account.known_addresses),
     }
 
 
-def _account(doc: Doc) -> Account:
+def account_of(doc: Doc) -> Account:
     return Account(
         id=doc["_id"],
         email=doc["email"],
@@ -96,4 +228,14 @@ def _account(doc: Doc) -> Account:
         profession=Profession(doc["profession"]) if doc["profession"] else None,
         company_name=doc["company_name"],
         is_disabled=doc["is_disabled"],
+        disabling=_made(Disabling, doc.get("disabling")),
+        deleted_at_ms=doc.get("deleted_at_ms"),
+        password_version=doc.get("password_version"),
+        password_change=_made(PasswordChange, doc.get("password_change")),
+        known_addresses=tuple(doc.get("known_addresses") or ()),
+        due={follow_up: doc[name] for follow_up, name in DUE.items() if doc.get(name)},
     )
+
+
+def _made(kind: Any, facts: Doc | None) -> Any:
+    return None if facts is None else kind(**facts)

@@ -1,0 +1,19 @@
+"""What an account owns, by the ledger's word."""
+
+from billing_engine.ledger.accounts import earnings_of, wallet_of
+from billing_engine.ledger.service import Ledger
+from billing_engine.money import Asset
+
+
+class LedgerFunds:
+    """`Funds` of `server.auth.control`."""
+
+    def __init__(self, ledger: Ledger, asset: Asset) -> None:
+        self._ledger = ledger
+        self._asset = asset
+
+    async def owned_minor(self, person_id: str) -> int:
+        """Spendable in the wallet, and earnings that were not paid out; what is owed to us does not count against it."""
+        wallet = await self._ledger.account(wallet_of(person_id), self._asset.code)
+        earnings = await self._ledger.account(earnings_of(person_id), self._asset.code)
+        return max(0, wallet.spendable) + max(0, earnings.spendable)

@@ -1,0 +1,88 @@
+"""`Composer`: looks the person up, and writes what concerns them now."""
+
+from typing import Any, Final
+
+from server.auth.model import Account, email_key
+from server.auth.ports import AccountRows
+from server.auth.reset_tokens import ResetTokens
+from server.notifications import letters
+from server.notifications.model import Kind, Notice, Notification
+from server.wire import rfc3339
+
+#: In the template of the app's page for new passwords.
+PLACEHOLDER: Final = "{token}"
+
+
+class AccountComposer:
+    """Letters about accounts. `reset_url` is the app's page with `{token}` in it; empty, letters carry the bare token."""
+
+    def __init__(
+        self, *, accounts: AccountRows, tokens: ResetTokens, reset_lifetime_ms: int, reset_url: str = ""
+    ) -> None:
+        self._accounts = accounts
+        self._tokens = tokens
+        self._reset_lifetime_ms = reset_lifetime_ms
+        self._reset_url = reset_url
+
+    async def compose(self, notice: Notice) -> Notification | None:
+        if notice.kind is Kind.PASSWORD_RESET:
+            return await self._reset(notice)
+        if notice.kind is Kind.ACCOUNT_DELETED:
+            # The account has no address any more; the notice brought it along.
+            subject, text = letters.deleted_letter(str(notice.facts.get("name", "")))
+            return self._letter(notice, notice.user_id or "", notice.email or "", (subject, text), {})
+        account = await self._accounts.get(notice.user_id or "")
+        if account is None or account.deleted_at_ms is not None:
+            return None
+        return self._about(notice, account)
+
+    def _about(self, notice: Notice, account: Account) -> Notification | None:
+        match notice.kind:
+            case Kind.PASSWORD_CHANGED:
+                letter = letters.password_changed_letter(account, at_ms=notice.created_at_ms)
+            case Kind.ACCOUNT_DISABLED:
+                letter = letters.disabled_letter(account, reason=str(notice.facts.get("reason", "")))
+            case Kind.ACCOUNT_ENABLED:
+                letter = letters.enabled_letter(account)
+            case Kind.LOW_BALANCE:
+                letter = letters.low_balance_letter(account, seconds=int(notice.facts["remainingSeconds"]))
+            case _:
+                return None
+        return self._letter(notice, account.id, account.email, letter, dict(notice.facts))
+
+    async def _reset(self, notice: Notice) -> Notification | None:
+        """The token becomes the account's only one as the letter is written. None without such an account, or with a newer
+        request: nobody but this letter's reader ever learns which.
+        """
+        account = await self._accounts.of_email(email_key(notice.email or ""))
+        if account is None or account.is_disabled:
+            return None
+        token = self._tokens.token(account.id, str(notice.facts["nonce"]))
+        until_ms = notice.created_at_ms + self._reset_lifetime_ms
+        if not await self._accounts.put_reset(
+            account.id, reset_id=notice.id, digest=self._tokens.digest(token), until_ms=until_ms
+        ):
+            return None
+        link = self._reset_url.replace(PLACEHOLDER, token)
+        letter = letters.reset_letter(
+            account, token=token, link=link, minutes=self._reset_lifetime_ms // 60_000
+        )
+        facts = {"token": token, "link": link, "expiresAt": rfc3339(until_ms)}
+        return self._letter(notice, account.id, account.email, letter, facts)
+
+    def _letter(
+        self, notice: Notice, user_id: str, email: str, letter: tuple[str, str], facts: dict[str, Any]
+    ) -> Notification | None:
+        if not email:
+            return None
+        subject, text = letter
+        return Notification(
+            id=notice.id,
+            kind=notice.kind,
+            user_id=user_id,
+            email=email,
+            subject=subject,
+            text=text,
+            facts=facts,
+            created_at_ms=notice.created_at_ms,
+        )

@@ -1,0 +1,80 @@
+"""What the letters say: plain text, no marketing, nothing that a reader must click but the one link they asked for."""
+
+from typing import Final
+
+from server.auth.model import Account
+from server.wire import rfc3339
+
+_NOT_YOU: Final = "If this was not you, ask for a password reset at once and tell us."
+
+
+def reset_letter(account: Account, *, token: str, link: str, minutes: int) -> tuple[str, str]:
+    """Subject and text, with a link where the app has a page for it, else with the token itself."""
+    way = (
+        f"Open this link to choose a new one:\n\n{link}"
+        if link
+        else f"Enter this code in the app:\n\n{token}"
+    )
+    return (
+        "Choose a new password",
+        (
+            f"Hello {account.name},\n\n"
+            f"somebody, most likely you, asked for a new password for this account. {way}\n\n"
+            f"It works once, and for {minutes} minutes. If you did not ask, do nothing: your password stays as it is.\n"
+        ),
+    )
+
+
+def password_changed_letter(account: Account, *, at_ms: int) -> tuple[str, str]:
+    """Subject and text."""
+    return (
+        "Your password was changed",
+        (
+            f"Hello {account.name},\n\n"
+            f"the password of your account was changed at {rfc3339(at_ms)}. You were logged out on your other devices.\n\n"
+            f"{_NOT_YOU}\n"
+        ),
+    )
+
+
+def disabled_letter(account: Account, *, reason: str) -> tuple[str, str]:
+    """Subject and text."""
+    return (
+        "Your account was disabled",
+        (
+            f"Hello {account.name},\n\n"
+            f"your account was disabled. The reason: {reason}\n\n"
+            "A consultation that was running has ended and was billed to that second. Money in your wallet stays yours.\n"
+        ),
+    )
+
+
+def enabled_letter(account: Account) -> tuple[str, str]:
+    """Subject and text."""
+    return (
+        "Your account is open again",
+        f"Hello {account.name},\n\nyour account is open again. Log in as before.\n",
+    )
+
+
+def deleted_letter(name: str) -> tuple[str, str]:
+    """Subject and text."""
+    return (
+        "Your account was deleted",
+        (
+            f"Hello {name},\n\n"
+            "your account and your personal data were deleted, as you asked. The books keep the amounts of your consultations\n"
+            "without your name, as the law wants it.\n"
+        ),
+    )
+
+
+def low_balance_letter(account: Account, *, seconds: int) -> tuple[str, str]:
+    """Subject and text."""
+    return (
+        "Your consultation is about to end",
+        (
+            f"Hello {account.name},\n\n"
+            f"your wallet pays for about {seconds} more seconds of the consultation that is running. Recharge it to go on.\n"
+        ),
+    )
