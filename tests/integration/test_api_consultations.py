@@ -352,6 +352,9 @@ async def test_of_a_thousand_starts_at_once_for_one_lawyer_one_succeeds(api: Api
     assert said.count((201, None)) == 1, set(said)
     assert said.count((409, "LAWYER_BUSY")) == 999, set(said)
     winner = users[said.index((201, None))]
+    # What did not come through was never a consultation.
+    losers = [user for user in users[:20] if user is not winner]
+    assert [(await user.get("/consult")).json["items"] for user in losers] == [[]] * len(losers)
     session_id = (await lawyer.get("/consult/active")).json["sessionId"]
     assert (await winner.get("/consult/active")).json["sessionId"] == session_id
     balances = await asyncio.gather(*(user.get("/wallet/balance") for user in users))
