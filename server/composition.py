@@ -95,7 +95,6 @@ class Services:
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
-    chat_retention: ChatRetention
     metrics: Metrics
     docs: ApiDocs
     readiness: dict[str, Callable[[], Awaitable[None]]]
@@ -182,9 +181,8 @@ async def build(
             SocketOptions(cors_origins=settings.cors_origins, trusted_proxies=settings.trusted_proxies)
         )
         gate = BillingGate()
-        chat = ChatService(
-            store=await open_message_store(db), gate=gate, push=realtime.push, clock=clock, new_id=new_id
-        )
+        messages = await open_message_store(db)
+        chat = ChatService(store=messages, gate=gate, push=realtime.push, clock=clock, new_id=new_id)
         announcer = SocketAnnouncer()
         services, recovery = await _wire(
             settings,
@@ -201,7 +199,8 @@ async def build(
         stack.push_async_callback(announcer.stop)
         stack.push_async_callback(services.engine.stop)
         recovered = await recovery.run()
-        housekeeping = _housekeeping(settings, identity, services, clock)
+        retention = ChatRetention(messages, clock, days=settings.retention_chat_days)
+        housekeeping = _housekeeping(settings, identity, services, clock, retention)
         await housekeeping.heal()
         await identity.accounts.ensure_first_admin(
             email=settings.admin_email, password=settings.admin_password.get_secret_value()
@@ -317,6 +316,7 @@ async def _wire(
         clock=clock,
         new_id=new_id,
     )
+    audit = AuditLog(await CollectionAudit.open(collections), clock)
     services = Services(
         asset=settings.asset,
         accounts=identity.accounts,
@@ -333,7 +333,17 @@ async def _wire(
         earnings=EarningsService(
             earnings=LedgerEarnings(ledger, settings.asset), clock=clock, zone=settings.zone
         ),
-        audit=AuditLog(await CollectionAudit.open(collections), clock),
+        audit=audit,
+        admin=AdminDesk(
+            directory=await CollectionDirectory.open(collections),
+            sessions=sessions,
+            consultations=consultations,
+            lawyers=lawyers,
+            books=ledger,
+            audit=audit,
+            asset=settings.asset,
+        ),
+        revenue=Revenue(books=ledger, clock=clock, asset=settings.asset, zone=settings.zone),
         metrics=metrics,
         docs=build_docs(ROUTES, asset=settings.asset),
         readiness={"storage": db.ping, "locks": locks.ping, "clock": _clock_check(clock)},
@@ -390,7 +400,11 @@ def _close_sockets(realtime: Realtime) -> Callable[[Ended], None]:
 
 
 def _housekeeping(
-    settings: Settings, identity: Identity, services: Services, clock: SystemClock
+    settings: Settings,
+    identity: Identity,
+    services: Services,
+    clock: SystemClock,
+    retention: ChatRetention,
 ) -> Housekeeping:
     keep_ms = settings.notification_days * 86_400_000
     return Housekeeping(
@@ -402,6 +416,7 @@ def _housekeeping(
         chores={
             "refresh tokens": identity.sign_ins.drop_expired,
             "notifications": partial(identity.outbox.drop_settled, older_than_ms=keep_ms),
+            "chats": retention.round,
         },
     )
 

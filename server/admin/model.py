@@ -75,13 +75,14 @@ class UserPage:
 
 @dataclass(frozen=True, slots=True)
 class Wallet:
-    """The two accounts that a person can have in the ledger. Smallest units; a hold is money set aside for a session."""
+    """What a person has in the ledger: a user's prepaid money, or a lawyer's earnings. Smallest units; a hold sets money aside
+    for a session. `id` is the ledger's name of the account.
+    """
 
+    id: str
     spendable_minor: int
     held_minor: int
     holds: tuple[Hold, ...]
-    #: What a lawyer has earned and not been paid out; None for whoever is no lawyer.
-    earned_minor: int | None
 
 
 @dataclass(frozen=True, slots=True)

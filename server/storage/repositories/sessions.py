@@ -5,14 +5,21 @@ from typing import Final
 
 from billing_engine.consultations.model import LIVE, VISIBLE, EndReason, Session, Status
 from billing_engine.errors import InvariantBroken
+from server.admin.model import SessionFilter
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
 from server.storage.errors import DuplicateId
 
 SESSIONS: Final = CollectionSpec(
     name="consult_sessions",
-    text=("user_id", "lawyer_id", "status"),
+    text=("user_id", "lawyer_id", "status", "end_reason"),
     integer=("created_at_ms",),
-    indexes=(("user_id", "created_at_ms"), ("lawyer_id", "created_at_ms"), ("status", "created_at_ms")),
+    indexes=(
+        ("user_id", "created_at_ms"),
+        ("lawyer_id", "created_at_ms"),
+        ("status", "created_at_ms"),
+        ("end_reason", "created_at_ms"),
+        ("created_at_ms",),
+    ),
 )
 
 _UNFINISHED: Final = sorted(status.value for status in {*LIVE, Status.STARTING})
@@ -77,6 +84,38 @@ class CollectionSessions:
             mine |= {doc["_id"]: session_of(doc) for doc in page}
         newest_first = sorted(mine.values(), key=lambda one: (one.created_at_ms, one.id), reverse=True)
         return newest_first[:limit]
+
+    async def newest(
+        self, wanted: SessionFilter, *, limit: int, before: tuple[int, str] | None
+    ) -> list[Session]:
+        """By the person, else the reason, else the status, else by time alone: one index each, whatever else is asked for."""
+        where: Doc = {}
+        if wanted.user_id is not None:
+            where["user_id"] = wanted.user_id
+        elif wanted.lawyer_id is not None:
+            where["lawyer_id"] = wanted.lawyer_id
+        elif wanted.reason is not None:
+            where["end_reason"] = wanted.reason.value
+        elif wanted.status in LIVE:
+            # The record of a paused one says ACTIVE; its bill knows.
+            where["status"] = {"in": sorted(status.value for status in LIVE)}
+        elif wanted.status is not None:
+            where["status"] = wanted.status.value
+        span = {"gte": wanted.from_ms, "lt": wanted.to_ms}
+        if bounds := {operator: value for operator, value in span.items() if value is not None}:
+            where["created_at_ms"] = bounds
+        page = await self._sessions.find(where, sort=(("created_at_ms", "desc"),), limit=limit, after=before)
+        return [session_of(doc) for doc in page]
+
+    async def count_of(self, person_id: str) -> int:
+        """Two indexes, one for each side; nobody is both."""
+        aborted = Status.ABORTED.value
+        return sum(
+            [
+                await self._sessions.count({side: person_id, "status": {"ne": aborted}})
+                for side in ("user_id", "lawyer_id")
+            ]
+        )
 
 
 def _facts(session: Session) -> Doc:

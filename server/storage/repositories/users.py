@@ -7,6 +7,7 @@ from billing_engine.errors import InvariantBroken
 from server.auth.model import Account, Disabling, FollowUp, PasswordChange, Profession, Role, email_key
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
 from server.storage.errors import DuplicateId
+from server.storage.repositories.account_words import AccountWords
 
 #: Where the token of an open follow-up stands.
 DUE: Final = {
@@ -19,7 +20,12 @@ USERS: Final = CollectionSpec(
     text=("role", "reset_id", "reset_digest", *DUE.values()),
     integer=("created_at_ms", "deleted_at_ms", "password_version", "reset_until_ms"),
     boolean=("is_disabled",),
-    indexes=(("role", "created_at_ms"), *((name,) for name in DUE.values())),
+    indexes=(
+        ("created_at_ms",),
+        ("role", "created_at_ms"),
+        ("is_disabled", "created_at_ms"),
+        *((name,) for name in DUE.values()),
+    ),
 )
 #: `_id` is the address in one spelling, so two accounts cannot have it.
 EMAIL_CLAIMS: Final = CollectionSpec(name="email_claims", text=("account_id",))
@@ -31,23 +37,30 @@ _NO_RESET: Final[Doc] = {"reset_digest": None, "reset_until_ms": None}
 class CollectionAccounts:
     """Accounts as documents."""
 
-    def __init__(self, users: Collection, claims: Collection) -> None:
+    def __init__(self, users: Collection, claims: Collection, words: AccountWords) -> None:
         self._users = users
         self._claims = claims
+        self._words = words
 
     @classmethod
     async def open(cls, collections: Collections) -> "CollectionAccounts":
-        return cls(await collections.open(USERS), await collections.open(EMAIL_CLAIMS))
+        users = await collections.open(USERS)
+        words = await AccountWords.open(collections)
+        await words.fill(users)
+        return cls(users, await collections.open(EMAIL_CLAIMS), words)
 
     # --- opening an account, finding it
 
     async def add(self, account: Account) -> None:
+        # Words of an account that is not there are skipped by whoever finds them; an account without words is not found.
+        await self._words.put(account.id, email=account.email, name=account.name)
         try:
             await self._users.insert(_doc(account))
         except DuplicateId as exc:
             raise InvariantBroken(account=account.id, problem="a fresh id was used before") from exc
 
     async def drop(self, account_id: str) -> None:
+        await self._forget_words(account_id)
         await self._users.delete(account_id)
 
     async def get(self, account_id: str) -> Account | None:
@@ -170,6 +183,8 @@ class CollectionAccounts:
         await self._claims.delete(key, where={"account_id": account_id})
 
     async def erase(self, account_id: str) -> None:
+        # First, as long as the row says which they are.
+        await self._forget_words(account_id)
         await self._write(
             account_id,
             where={"deleted_at_ms": {"gt": 0}},
@@ -185,6 +200,11 @@ class CollectionAccounts:
                 **_NO_RESET,
             },
         )
+
+    async def _forget_words(self, account_id: str) -> None:
+        doc = await self._users.get(account_id)
+        if doc is not None:
+            await self._words.drop(account_id, email=doc["email"], name=doc["name"])
 
     async def _write(
         self, account_id: str, *, where: Doc, set_: Doc, inc: dict[str, int] | None = None
