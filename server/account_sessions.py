@@ -1,8 +1,22 @@
-"""Billing's answers about accounts: who is in a consultation, and the end of one whose account is shut."""
+"""Billing and accounts: who is in a consultation, whose account is shut, and the end of a session whose account is."""
+
+from typing import Final
 
 from billing_engine.consultations.ports import Claims
 from billing_engine.consultations.service import Consultations
 from server.auth.ports import AccountRows
+
+_BATCH: Final = 500
+
+
+class AccountStanding:
+    """Billing's `Standing` port: its question to identity."""
+
+    def __init__(self, accounts: AccountRows) -> None:
+        self._accounts = accounts
+
+    async def any_shut(self, person_ids: tuple[str, ...]) -> bool:
+        return any(account.is_disabled for account in (await self._accounts.get_many(person_ids)).values())
 
 
 class SessionsOfAccounts:
@@ -18,3 +32,16 @@ class SessionsOfAccounts:
 
     async def end_for_account(self, person_id: str) -> None:
         await self._consultations.end_for_account(person_id)
+
+    async def sweep(self) -> int:
+        """End the sessions of shut accounts; always 0, for once is enough.
+
+        A process that died between starting a session and looking at its accounts leaves one, if ever.
+        """
+        people = sorted({claim.partition(":")[2] for claim in await self._claims.everyone()})
+        for first in range(0, len(people), _BATCH):
+            accounts = await self._accounts.get_many(people[first : first + _BATCH])
+            for account in accounts.values():
+                if account.is_disabled:
+                    await self._consultations.end_for_account(account.id)
+        return 0

@@ -22,7 +22,7 @@ from chat.errors import Unauthenticated as NotAuthenticated
 from chat.namespace import BYE_DISABLED, BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
 from chat.service import ChatService
-from server.account_sessions import SessionsOfAccounts
+from server.account_sessions import AccountStanding, SessionsOfAccounts
 from server.admin.audit import AuditLog
 from server.admin.revenue import Revenue
 from server.admin.service import AdminDesk
@@ -84,6 +84,7 @@ class Services:
     sign_ins: SignIns
     password_changes: PasswordChanges
     control: AccountControl
+    sessions_of_accounts: SessionsOfAccounts
     outbox: Outbox
     wallets: Wallets
     consultations: Consultations
@@ -202,6 +203,7 @@ async def build(
         retention = ChatRetention(messages, clock, days=settings.retention_chat_days)
         housekeeping = _housekeeping(settings, identity, services, clock, retention)
         await housekeeping.heal()
+        await services.sessions_of_accounts.sweep()
         await identity.accounts.ensure_first_admin(
             email=settings.admin_email, password=settings.admin_password.get_secret_value()
         )
@@ -287,6 +289,7 @@ async def _wire(
         rooms=chat,
         engine=engine,
         settlement=settlement,
+        standing=AccountStanding(identity.rows),
     )
     recovery = Recovery(
         ledger=ledger,
@@ -305,11 +308,12 @@ async def _wire(
         rules=WalletRules(settings.asset, settings.recharge_min_minor, settings.recharge_max_minor),
         on_recharged=consultations.recharged,
     )
+    sessions_of_accounts = SessionsOfAccounts(consultations, claims, identity.rows)
     control = AccountControl(
         rows=identity.rows,
         accounts=identity.accounts,
         sign_ins=identity.sign_ins,
-        sessions=SessionsOfAccounts(consultations, claims, identity.rows),
+        sessions=sessions_of_accounts,
         lawyers=Listing(profiles),
         funds=LedgerFunds(ledger, settings.asset),
         outbox=identity.outbox,
@@ -323,6 +327,7 @@ async def _wire(
         sign_ins=identity.sign_ins,
         password_changes=identity.password_changes,
         control=control,
+        sessions_of_accounts=sessions_of_accounts,
         outbox=identity.outbox,
         wallets=wallets,
         consultations=consultations,
@@ -414,6 +419,7 @@ def _housekeeping(
             "disabled and deleted accounts": services.control.heal,
         },
         chores={
+            "sessions of shut accounts": services.sessions_of_accounts.sweep,
             "refresh tokens": identity.sign_ins.drop_expired,
             "notifications": partial(identity.outbox.drop_settled, older_than_ms=keep_ms),
             "chats": retention.round,

@@ -40,7 +40,7 @@ class Housekeeping:
             self._task = None
 
     async def heal(self) -> None:
-        """One round of all healers. Raises `Unavailable`: a server that cannot heal does not start."""
+        """One round of all healers, for the start-up. Raises `Unavailable`: a server that cannot heal does not start."""
         for name, heal in self._healers.items():
             if found := await heal():
                 log.info("healed: %s", name, extra={"found": found})

@@ -85,6 +85,14 @@ class Lawyers(Protocol):
     async def terms(self, lawyer_id: str) -> LawyerTerms | None: ...
 
 
+class Standing(Protocol):
+    """Whose account is shut. Shutting one writes that first and looks for the person's session second."""
+
+    async def any_shut(self, person_ids: tuple[str, ...]) -> bool:
+        """Whether one of them is shut, as stored at this moment. Raises `Unavailable`."""
+        ...
+
+
 class Rooms(Protocol):
     """The session's conversation, kept by the chat package."""
 

@@ -35,7 +35,15 @@ from billing_engine.consultations.model import (
     TimelineRow,
     states_before,
 )
-from billing_engine.consultations.ports import Claims, Lawyers, Locks, Rooms, Sessions, Timeline
+from billing_engine.consultations.ports import (
+    Claims,
+    Lawyers,
+    Locks,
+    Rooms,
+    Sessions,
+    Standing,
+    Timeline,
+)
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.settlement import (
     Settlement,
@@ -73,7 +81,9 @@ class Consultations:
         engine: Engine,
         settlement: Settlement,
         owner: str | None = None,
+        standing: Standing | None = None,
     ) -> None:
+        """Without `standing` nobody's account is ever shut."""
         self._ledger = ledger
         self._clock = clock
         self._rules = rules
@@ -85,6 +95,7 @@ class Consultations:
         self._rooms = rooms
         self._engine = engine
         self._settlement = settlement
+        self._standing = standing
         self.owner = owner or secrets.token_hex(8)
 
     # -- starting ----------------------------------------------------------------------------------------------------
@@ -134,7 +145,33 @@ class Consultations:
             await self._fall_back(session, failed)
             raise
         self._engine.launch(started, bill, announce="session:started")
+        if await self._shut_out(started):
+            return await self._view(await self._sessions.get(session.id) or started)
         return live_view(started, bill, self._clock.now_ms())
+
+    async def _shut_out(self, session: Session) -> bool:
+        """End a session that began while one of its two accounts was being shut; whether it was.
+
+        Whoever shuts an account looks for its session afterwards, and a start looks at the accounts once it is a session: one of
+        the two sees the other. Where the store does not answer now, it is asked until it does.
+        """
+        try:
+            return await self._end_if_shut(session)
+        except Unavailable as exc:
+            log.warning("accounts are looked at later: %r", exc, extra={"session_id": session.id})
+
+        async def again() -> None:
+            await self._end_if_shut(session)
+
+        after_ms = 5 * self._rules.store_timeout_ms
+        self._engine.see_through(f"standing:{session.id}", again, after_ms=after_ms)
+        return False
+
+    async def _end_if_shut(self, session: Session) -> bool:
+        if self._standing is None or not await self._standing.any_shut((session.user_id, session.lawyer_id)):
+            return False
+        await self._engine.end(session, EndReason.ACCOUNT_DISABLED)
+        return True
 
     async def _begun(self, session_id: str) -> SessionView:
         """What an earlier or a parallel run of the same start has made. Raises `StartAborted` if it was given back."""
