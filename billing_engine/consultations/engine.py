@@ -286,7 +286,12 @@ class Engine:
         due_ms = live.next_tick_ms
         await self._extend(live)
         now_ms = self._clock.now_ms()
-        live.retry_at_ms = now_ms if live.gap_from_ms is not None else None
+        live.retry_at_ms = None
+        if live.gap_from_ms is not None:
+            # This bill still has the gap that the next write leaves out: write it now, tell nobody what will be taken back.
+            live.retry_at_ms = now_ms
+            live.poked = live.poked or (event if event == "session:recharged" else None)
+            return
         if now_ms >= due_ms:
             if self._observer is not None:
                 self._observer.ticked(now_ms - due_ms)

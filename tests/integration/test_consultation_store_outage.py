@@ -107,6 +107,8 @@ async def test_the_gate_shuts_at_paid_until_and_the_shut_time_is_a_pause(
         assert rows[-1][1:] == ("resume", "STORE_DOWN")
         assert await scene.end() == 100 * int(13 + 50.5 - resumed_s)
         await scene.books()
+        totals = [event.view.total_minor for event in scene.world.heard.events]
+        assert totals == sorted(totals), "what was shown as used was taken back"
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
