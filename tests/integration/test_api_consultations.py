@@ -271,6 +271,28 @@ async def test_an_admin_s_end_says_so(api: Api) -> None:
     assert (ended["status"], ended["endReason"]) == ("ENDED", "ADMIN_ENDED")
 
 
+@pytest.mark.parametrize("shut", ["user", "lawyer"])
+async def test_shutting_an_account_ends_its_session_to_the_second(api: Api, shut: str) -> None:
+    """Nobody pays to talk with somebody whom an admin has just thrown out."""
+    user, lawyer = await api.a_user("500.00"), await api.a_lawyer()
+    people = {"user": user, "lawyer": lawyer}
+    other = lawyer if shut == "user" else user
+    phone = await api.connect(other.token)
+    session_id = await user.start(lawyer.id)
+    await api.advance(9)
+    await api.disable(people[shut])
+    ended = (await phone.hears("session:ended"))[0]
+    assert (ended["status"], ended["reason"], ended["elapsedSeconds"]) == (
+        "FORCE_ENDED",
+        "ACCOUNT_DISABLED",
+        9,
+    )
+    session = (await other.get(f"/consult/{session_id}")).json
+    assert (session["endReason"], session["totalAmount"]) == ("ACCOUNT_DISABLED", "9.00")
+    assert (await people[shut].get("/auth/me")).status == 401
+    assert (await other.get("/consult/active")).json is None
+
+
 @pytest.mark.parametrize("served_s", [0, 7])
 async def test_both_parties_end_at_once_and_hear_of_one_end(api: Api, served_s: int) -> None:
     """Rounds of the race, over separate connections; whoever is second gets the first one's outcome."""

@@ -29,7 +29,16 @@ MONEY_NAMES: Final = {
     *("remainingBalance", "requiredBalance", "gross", "commission", "net", "totalEarnings", "todayEarnings"),
     *("monthEarnings", "available", "required"),
 }
-INSTANT_NAMES: Final = {"createdAt", "startedAt", "endedAt", "paidUntil", "deliveredAt", "seenAt", "erasedAt", "at"}
+INSTANT_NAMES: Final = {
+    "erasedAt",
+    "createdAt",
+    "startedAt",
+    "endedAt",
+    "paidUntil",
+    "deliveredAt",
+    "seenAt",
+    "at",
+}
 COUNT_NAMES: Final = {
     *(
         "remainingSeconds",
@@ -89,6 +98,8 @@ MESSAGE: Final = {
     # Beyond the document: null unless retention took the body.
     "erasedAt",
 }
+#: When the body was erased, long after the end; null until then.
+ERASED: Final = {"erasedAt"}
 BILL: Final = {
     *(
         "sessionId",
@@ -224,7 +235,7 @@ async def test_the_whole_story_is_in_the_documented_words(api: Api) -> None:
     sent = await mine.call("send_message", {"sessionId": session_id, "body": "Hello", "clientMsgId": "c1"})
     assert set(sent) == {"ok", "id", "seq", "status", "createdAt", "clientMsgId", "duplicate"}
     message = (await theirs.hears("new_message"))[0]
-    assert set(message) == MESSAGE
+    assert set(message) == MESSAGE | ERASED
     delivered = await theirs.call("message_delivered", {"sessionId": session_id, "messageId": sent["id"]})
     assert set(delivered) == {"ok", "deliveredSeq", "seenSeq"}
     seen = await theirs.call("mark_seen", {"sessionId": session_id})
@@ -234,14 +245,14 @@ async def test_the_whole_story_is_in_the_documented_words(api: Api) -> None:
 
     listed = note("mine", await lawyer.get("/consult"), 200, {"items", "nextCursor"})
     assert set(listed["items"][0]) == SESSION | SESSION_MORE
-    assert set(listed["items"][0]["lastMessage"]) == {"seq", "senderId", "body", "createdAt"}
+    assert set(listed["items"][0]["lastMessage"]) == {"seq", "senderId", "body", "createdAt"} | ERASED
     await api.advance(90)
     await mine.hears("session:low_balance")
     note("end", await user.post(f"/consult/{session_id}/end"), 200, SESSION | SESSION_MORE)
     note("one", await user.get(f"/consult/{session_id}"), 200, SESSION | SESSION_MORE)
     history = await lawyer.get(f"/chat/{session_id}")
     page = note("history", history, 200, {"items", "nextCursor", "lastSeq", "watermarks"})
-    assert set(page["items"][0]) == MESSAGE
+    assert set(page["items"][0]) == MESSAGE | ERASED
     assert page["items"][0]["status"] == "SEEN"
     rows = note("transactions", await user.get("/wallet/transactions"), 200, {"items", "nextCursor"})
     assert [set(row) for row in rows["items"]] == [transaction, transaction]
