@@ -240,6 +240,8 @@ class Life:
         assert account.posted - account.held >= 0
         payable = bill.held_minor if self.max_minor is None else min(bill.held_minor, self.max_minor)
         assert price(self.rate, bill.paid_s) <= payable < price(self.rate, bill.paid_s + 1)
+        # The price of the slice, also of the last one: what no second can be bought for stays spendable.
+        assert bill.held_minor == price(self.rate, bill.paid_s)
         paused_ms = sum(to - since for since, to in self.pauses)
         assert self.until_ms == START_MS + paused_ms + bill.paid_s * 1000
         assert self.until_ms >= self.proof_ms
