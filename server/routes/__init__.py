@@ -3,6 +3,7 @@
 from typing import Final
 
 from server.routes import (
+    admin,
     admin_lawyers,
     auth,
     chat,
@@ -25,6 +26,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *earnings.ROUTES,
     *lawyers.ROUTES,
     *admin_lawyers.ROUTES,
+    *admin.ROUTES,
     *consult.ROUTES,
     *chat.ROUTES,
     *reviews.ROUTES,

@@ -94,9 +94,9 @@ async def wallet(call: Call[None, None]) -> AdminWalletView:
 
 
 async def ledger(call: Call[None, PageQuery]) -> Page[LedgerLineView]:
-    limit = call.query.limit
+    limit, before = call.query.limit, time_place(call.query.cursor)
     account = await _desk(call).account(call.path["user_id"])
-    lines = await _desk(call).ledger(account, limit=limit + 1, before=time_place(call.query.cursor))
+    lines = await _desk(call).ledger(account, limit=limit + 1, before=before)
     shown = lines[:limit]
     last = shown[-1][0] if len(lines) > limit else None
     return Page[LedgerLineView](
