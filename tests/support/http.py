@@ -28,7 +28,7 @@ from server.notifications.composer import AccountComposer
 from server.notifications.outbox import Outbox
 from server.rate_limits.memory import MemoryBuckets
 from server.rate_limits.model import Allowance
-from server.rate_limits.service import Allowances, Limited
+from server.rate_limits.service import Allowances, Limited, RateLimits
 from server.routing import Route
 from server.storage.repositories.audit import CollectionAudit
 from server.storage.repositories.idempotency import CollectionIdempotency
@@ -262,6 +262,8 @@ async def http_world(
             authenticate=sign_ins.authenticate,
             idempotency=idempotency,
             cors_origins=cors_origins,
+            rate_limits=RateLimits(buckets, allowances or {}),
+            trusted_proxies=trusted_proxies,
             audit=AuditLog(await CollectionAudit.open(collections), clock),
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
