@@ -1,4 +1,4 @@
-"""Guessing passwords, made slow, without a stranger being able to shut the owner out (docs/decisions/0008).
+"""Guessing passwords, made slow, without a stranger being able to shut the owner out (docs/decisions/0010-wrong-passwords.md).
 
 Wrong passwords are counted twice: for this account *from this address*, and for this account from all addresses together that
 the account has never logged in from. So a guesser runs dry at one address, a thousand addresses run dry together, and the
