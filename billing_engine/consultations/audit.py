@@ -14,6 +14,7 @@ from billing_engine.money import commission_of, price
 from billing_engine.verification import Findings
 
 _PREFIX = hold_id_of("")
+ENDED = FINISHED - {Status.ABORTED}
 
 
 def audit_consultations(
@@ -31,26 +32,21 @@ def audit_consultations(
     for row in timeline:
         rows[row.session_id][row.k] = row
     by_id = {session.id: session for session in sessions}
-    for account in accounts.values():
-        for hold_id in account.holds:
-            if hold_id.startswith(_PREFIX):
-                _check_hold(account, hold_id, by_id, found, abandon_ms=abandon_ms, now_ms=now_ms)
+    holds = [
+        (account, id_) for account in accounts.values() for id_ in account.holds if id_.startswith(_PREFIX)
+    ]
+    for account, hold_id in holds:
+        _check_hold(account, hold_id, by_id, found, abandon_ms=abandon_ms, now_ms=now_ms)
     for session in by_id.values():
-        account_id = wallet_of(session.user_id)
-        entry = entries.get(key_of(account_id, hold_id_of(session.id)))
-        held = hold_id_of(session.id) in accounts[account_id].holds if account_id in accounts else False
-        if session.status in LIVE and not held:
-            if entry is None:
-                found.require(False, "a live session has a hold", session.id, session.status)
-            else:
-                found.waits("a closed session is settled", session.id, "its record is not copied yet")
+        wallet = accounts.get(wallet_of(session.user_id))
+        hold = hold_id_of(session.id)
+        entry = entries.get(key_of(wallet_of(session.user_id), hold))
+        if session.status in LIVE and (wallet is None or hold not in wallet.holds):
+            _check_closed(session, entry, found)
         elif session.status is Status.STARTING:
-            found.waits(
-                "a start is finished or given back",
-                session.id,
-                f"begun {_age(session.created_at_ms, now_ms)}",
-            )
-        elif session.status in FINISHED and session.status is not Status.ABORTED:
+            age = _age(session.created_at_ms, now_ms)
+            found.waits("a start is finished or given back", session.id, f"begun {age}")
+        elif session.status in ENDED:
             _check_outcome(session, entry, rows[session.id], found)
     for entry in entries.values():
         if entry.kind == ENTRY_KIND:
@@ -58,6 +54,13 @@ def audit_consultations(
             found.require(session_id in by_id, "a bill has its session", session_id, entry.key)
     found.counted |= {"sessions": len(by_id)}
     return found
+
+
+def _check_closed(session: Session, entry: Entry | None, found: Findings) -> None:
+    if entry is None:
+        found.require(False, "a live session has a hold", session.id, session.status)
+    else:
+        found.waits("a closed session is settled", session.id, "its record is not copied yet")
 
 
 def _check_hold(

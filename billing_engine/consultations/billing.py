@@ -275,6 +275,8 @@ def close(
             "gross": gross,
             "commission": commission,
             "net": gross - commission,
+            # What was spendable right after: an answer to whoever ends it, the same however often and late they ask.
+            "walletAfter": account.spendable + hold.amount_minor - gross,
             "trail": meter.trail,
         },
         at_ms=booked_at_ms,

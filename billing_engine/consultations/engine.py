@@ -130,10 +130,11 @@ class Engine:
             return
         now_ms = self._clock.now_ms()
         live = Live(session, bill, next_tick_ms(session.started_at_ms or 0, now_ms, self._rules))
-        opened_ms = bill.meter.running_since_ms
-        if opened_ms is not None and now_ms - opened_ms > self._rules.store_timeout_ms:
-            # Its meter began to run long before anybody could be served: the first write leaves that time out of the bill.
-            live.gap_from_ms = live.gate_ms = opened_ms
+        proven_ms = bill.meter.evidence_at_ms
+        if now_ms - proven_ms > self._rules.store_timeout_ms:
+            # Its meter has run for long, and nobody could be served: the first write leaves the time since then out of the bill.
+            # Since the evidence, never since the meter began to run: what is proven stays.
+            live.gap_from_ms = live.gate_ms = proven_ms
             live.retry_at_ms = now_ms
         self._live[session.id] = live
         self._by_user[session.user_id] = live
@@ -307,7 +308,9 @@ class Engine:
         asked_ms = self._clock.now_ms()
         gap_from_ms = live.gap_from_ms
         if gap_from_ms is None and live.retry_at_ms is not None and asked_ms > live.gate_ms:
-            gap_from_ms = live.gate_ms  # earlier tries failed until the gate had shut: the store's time, not the server's
+            gap_from_ms = (
+                live.gate_ms
+            )  # earlier tries failed until the gate had shut: the store's time, not the server's
         tick = Tick(session.id, live.bill.fence, live.bill.n + 1, asked_ms, live.copied_k, gap_from_ms)
         change = partial(extend, tick=tick, rules=self._rules)
         bill: Bill = await self._ledger.change(wallet_of(session.user_id), self._rules.asset.code, change)

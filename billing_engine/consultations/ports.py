@@ -23,7 +23,10 @@ class Sessions(Protocol):
         ...
 
     async def list_for(self, person_id: str, *, limit: int, before: tuple[int, str] | None) -> list[Session]:
-        """Sessions in which the person is user or lawyer, newest first, never ABORTED or STARTING ones; `before` is (created_at_ms, id)."""
+        """Sessions in which the person is user or lawyer, newest first, never ABORTED or STARTING ones.
+
+        `before` is (created_at_ms, id) of the last one of the previous page.
+        """
         ...
 
 
@@ -31,7 +34,7 @@ class Claims(Protocol):
     """Unique documents `user:ID` and `lawyer:ID` that say which session a person is in: storage's own guard against double booking."""
 
     async def take(self, person: str, session_id: str) -> str | None:
-        """Claim `person`; None on success (also if the claim is this session's own already), else the id of the session that holds it."""
+        """Claim `person`. None on success (also if the claim is this session's own already), else the session that holds it."""
         ...
 
     async def replace(self, person: str, *, finished_session_id: str, session_id: str) -> bool:

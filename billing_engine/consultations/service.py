@@ -54,9 +54,9 @@ from billing_engine.consultations.settlement import (
     user_claim,
 )
 from billing_engine.consultations.views import final_view, live_view
-from billing_engine.errors import BillingError, Unavailable
+from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import wallet_of
-from billing_engine.ledger.model import HoldGone, KeyVoided
+from billing_engine.ledger.model import Entry, HoldGone, KeyVoided
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import affordable_seconds, price
 
@@ -254,7 +254,7 @@ class Consultations:
             log.warning("locks do not answer; the claims in the store decide alone: %r", exc)
             return
         if held is not None:
-            raise (UserBusy if held == names[0] else LawyerBusy)()
+            raise UserBusy if held == names[0] else LawyerBusy
 
     async def _reserve(self, session: Session) -> Bill:
         """Row, claims, conversation, hold, in this order: a crash after any of them leaves a STARTING row that names the rest."""
@@ -339,9 +339,13 @@ class Consultations:
             elif caller_id == session.lawyer_id:
                 reason = EndReason.LAWYER_ENDED
             # Shielded: a client that hangs up half-way must not stop the end half-way.
-            entry = await asyncio.shield(self._engine.end(session, reason))
-            session = ended_record(session, entry)
-        return await self._view(session)
+            entry: Entry | None = await asyncio.shield(self._engine.end(session, reason))
+        else:
+            entry = await self._ledger.entry(wallet_of(session.user_id), hold_id_of(session.id))
+        if entry is None:
+            raise InvariantBroken(rule="a finished session has its closing entry", session=session.id)
+        # All of it from the entry, the wallet as it was too: a later recharge must not change the answer.
+        return final_view(ended_record(session, entry), entry.facts["walletAfter"])
 
     async def end_for_account(self, person_id: str) -> None:
         """End the person's running session because the account was disabled."""

@@ -44,7 +44,9 @@ def audit_ledger(
     _check_zero(accounts, entries, expected, moving, found)
     for account_id in sorted(credited.keys() | reported_credits.keys()):
         told, is_ = reported_credits.get(account_id, 0), credited[account_id]
-        found.require(told == is_, "reports equal the entries", account_id, f"reports say {told}, entries {is_}")
+        found.require(
+            told == is_, "reports equal the entries", account_id, f"reports say {told}, entries {is_}"
+        )
     found.counted |= {"accounts": len(accounts), "entries": len(entries)}
     return found
 
@@ -75,7 +77,8 @@ def _check_entry(entry: Entry, found: Findings) -> None:
     )
     for transfer in entry.transfers:
         found.require(
-            transfer.amount_minor > 0 and (transfer.debit == entry.account or not has_document(transfer.debit)),
+            transfer.amount_minor > 0
+            and (transfer.debit == entry.account or not has_document(transfer.debit)),
             "a transfer is positive and paid where it commits",
             entry.key,
             f"{transfer.debit} to {transfer.credit}: {transfer.amount_minor}",
@@ -101,7 +104,9 @@ def _check_accounts(
             f"posted {account.posted}, entries {expected[account.id]}",
         )
         held = sum(hold.amount_minor for hold in account.holds.values())
-        found.require(account.held == held, "held is the sum of the holds", account.id, f"{account.held}, {held}")
+        found.require(
+            account.held == held, "held is the sum of the holds", account.id, f"{account.held}, {held}"
+        )
         low = account.floor is not None and account.posted - account.held < account.floor
         found.require(not low, "never below the floor", account.id, f"spendable {account.spendable}")
         seqs = sorted(numbers.pop(account.id, []))
@@ -127,12 +132,17 @@ def _check_zero(
         for transfer in entry.transfers:
             for name in (transfer.debit, transfer.credit):
                 other = assets.setdefault(name, entry.asset)
-                found.require(other == entry.asset, "an account has one asset", name, f"{other}, {entry.asset}")
+                found.require(
+                    other == entry.asset, "an account has one asset", name, f"{other}, {entry.asset}"
+                )
     totals: Counter[str] = Counter()
     for account_id, asset in assets.items():
         document = accounts.get(account_id)
         totals[asset] += document.posted if document is not None else expected[account_id]
     for asset, total in totals.items():
         found.require(
-            total + moving[asset] == 0, "an asset sums to zero", asset, f"{total} and {moving[asset]} on the way"
+            total + moving[asset] == 0,
+            "an asset sums to zero",
+            asset,
+            f"{total} and {moving[asset]} on the way",
         )

@@ -199,6 +199,7 @@ async def test_ending_again_answers_the_first_outcome(path: Path) -> None:
         await world.advance(20)
         first = await world.consultations.end(session_id, caller_id="l1")
         await world.advance(5)
+        await world.recharge("u1", 5_000)
         second = await world.consultations.end(session_id, caller_id="u1")
         assert first == second
         assert second.session.end_reason is EndReason.LAWYER_ENDED
