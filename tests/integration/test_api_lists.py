@@ -86,6 +86,15 @@ async def _applicant(world: World, _: int) -> None:
     await world.api.a_lawyer(verified=False, online=False)
 
 
+async def _new_user(world: World, _: int) -> None:
+    await world.api.register(name="Common Name")
+
+
+async def _verdict(world: World, _: int) -> None:
+    admin = await world.api.admin()
+    assert (await admin.patch(f"/lawyer/{world.lawyer.id}/verify")).status == 200
+
+
 WALKS = {
     "transactions": Walk(_user, "/wallet/transactions?", "id", _recharge),
     "consultations": Walk(_user, "/consult?", "sessionId", _consult),
@@ -96,6 +105,13 @@ WALKS = {
     "lawyers by rating": Walk(_user, "/lawyers?", "id", _new_lawyer),
     "lawyers by rate": Walk(_user, "/lawyers?sort=rate&", "id", _new_lawyer),
     "free lawyers": Walk(_user, "/lawyers?free=true&online=true&", "id", _new_lawyer),
+    "users": Walk(_admin, "/admin/users?", "id", _new_user),
+    "users of one role": Walk(_admin, "/admin/users?role=USER&disabled=false&", "id", _new_user),
+    "users of one name": Walk(_admin, "/admin/users?query=name+comm&", "id", _new_user),
+    "all consultations": Walk(_admin, "/admin/sessions?", "sessionId", _consult_at_once),
+    "ended consultations": Walk(_admin, "/admin/sessions?status=ENDED&", "sessionId", _consult),
+    "somebody's ledger": Walk(_admin, "/admin/users/{user}/ledger?", "id", _consult),
+    "what admins did": Walk(_admin, "/admin/audit?action=lawyer.verify&", "id", _verdict),
     "the admin's queue": Walk(_admin, "/admin/lawyers?verified=false&", "id", _applicant),
 }
 
@@ -106,7 +122,7 @@ async def test_a_walk_meets_every_row_once_while_rows_are_added(world: World, wa
     for n in range(ROWS):
         await walk.add(world, n)
     caller = await walk.caller(world)
-    path = walk.path.format(lawyer=world.lawyer.id)
+    path = walk.path.format(lawyer=world.lawyer.id, user=world.user.id)
     at_first = {row[walk.key] for row in (await caller.get(f"{path}limit=100")).json["items"]}
     assert len(at_first) >= ROWS
 
@@ -201,6 +217,11 @@ async def test_a_forged_cursor_is_refused_and_one_of_another_list_shows_only_one
         "/lawyers?sort=rate": world.user,
         f"/lawyer/{world.lawyer.id}/reviews": world.user,
         "/admin/lawyers": await world.api.admin(),
+        "/admin/users": await world.api.admin(),
+        "/admin/users?query=a": await world.api.admin(),
+        "/admin/sessions": await world.api.admin(),
+        f"/admin/users/{world.user.id}/ledger": await world.api.admin(),
+        "/admin/audit": await world.api.admin(),
     }
     real = [
         (await other.get("/wallet/transactions?limit=1")).json["nextCursor"],
