@@ -466,3 +466,27 @@ async def test_a_start_that_another_process_began_is_not_billed_under_its_name(t
         await check_sessions(second, ["s1"], ["u1", "l1"])
         await start(second, "u1", "l1", "s2")()
         await second.stop()
+
+
+@pytest.mark.parametrize("cleanly", [True, False])
+async def test_a_session_taken_up_in_the_very_millisecond_of_its_last_evidence_keeps_its_bill(
+    cleanly: bool, tmp_path: Path
+) -> None:
+    """Another node's clock may run ahead: its message is then no older than our taking over, and there is no gap to record."""
+    clock = ManualClock()
+    async with open_world(tmp_path / "tarazu.db", clock=clock) as world:
+        world.lawyers.add("l1", 6_000)
+        await world.recharge("u1", 100_000)
+        session_id = await world.begin()
+        await world.advance(12)
+        if not cleanly:
+            await world.crash()
+
+    def chat_knows(world: World) -> None:
+        world.rooms.evidence[session_id] = clock.now_ms() + 500
+
+    async with open_world(tmp_path / "tarazu.db", clock=clock, prepare=chat_knows) as world:
+        await world.advance(3)
+        assert world.consultations.is_open(session_id)
+        assert [row.event for row in await world.consultations.timeline(session_id)] == ["start"]
+        assert (await world.consultations.end(session_id, caller_id="u1")).total_minor == 1_500

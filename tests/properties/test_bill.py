@@ -483,6 +483,7 @@ def test_each_warning_comes_once_at_its_second_and_again_after_a_recharge(
 @given(
     st.lists(st.tuples(st.integers(0, 35_000), st.integers(0, 20_000), st.booleans()), min_size=1, max_size=4)
 )
+@example([(1_050, 0, True), (50, 0, False)])
 def test_restarts_do_not_move_the_grid_of_ticks(restarts: list[tuple[int, int, bool]]) -> None:
     """Ticks stand at start + k x TICK whatever process makes them, or a restart would align all sessions at once."""
 

@@ -276,7 +276,7 @@ class Consultations(RuleBasedStateMachine):
             event("crash: abandoned" if away_ms > RULES.abandon_ms else "crash: goes on")
         self.model.interrupted(self.clock.now_ms())
 
-    @rule(gap_ms=st.one_of(st.integers(0, 5_000), st.integers(0, 400_000)))
+    @rule(gap_ms=st.one_of(st.just(0), st.integers(0, 5_000), st.integers(0, 400_000)))
     def stop_and_restart(self, gap_ms: int) -> None:
         for id_ in self.model.running():
             self.model.sessions[id_].proof_ms = self.clock.now_ms()
