@@ -9,6 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from billing_engine.consultations.engine import Engine
+from billing_engine.consultations.ports import Announcer
 from billing_engine.consultations.recovery import Recovery
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.service import Consultations
@@ -46,6 +47,7 @@ from server.ledger_earnings import LedgerEarnings
 from server.ledger_funds import LedgerFunds
 from server.locks.local import LocalLocks
 from server.metrics import Metrics
+from server.notifications.low_balance import LowBalanceNotices
 from server.notifications.outbox import Outbox
 from server.people.earnings import EarningsService
 from server.people.listing import Listing
@@ -185,6 +187,8 @@ async def build(
         messages = await open_message_store(db)
         chat = ChatService(store=messages, gate=gate, push=realtime.push, clock=clock, new_id=new_id)
         announcer = SocketAnnouncer()
+        notices = LowBalanceNotices(announcer, identity.outbox, realtime.push.watching)
+        stack.push_async_callback(notices.stop)
         services, recovery = await _wire(
             settings,
             db,
@@ -192,7 +196,7 @@ async def build(
             identity=identity,
             ledger=ledger,
             chat=chat,
-            announcer=announcer,
+            announcer=notices,
             metrics=metrics,
         )
         gate.consultations, gate.chat = services.consultations, chat
@@ -247,7 +251,7 @@ async def _wire(
     identity: Identity,
     ledger: Ledger,
     chat: ChatService,
-    announcer: SocketAnnouncer,
+    announcer: Announcer,
     metrics: Metrics,
 ) -> tuple[Services, Recovery]:
     rules = rules_of(settings)
