@@ -302,3 +302,54 @@ async def test_locks_that_do_not_answer_move_no_money(tmp_path: Path) -> None:
         assert await scene.end() == 2_500
         await scene.world.consultations.end(session_id, caller_id="l2")
         await check_sessions(scene.world, [scene.session_id, session_id], ["u1", "u2", "l1", "l2"])
+
+
+async def start_second(scene: Scene) -> int:
+    view = await scene.world.consultations.start(user_id="u2", lawyer_id="l2", operation_id="s2")
+    return view.total_minor
+
+
+@pytest.mark.parametrize("port", ["sessions.move", "ledger.commit"])
+async def test_a_start_that_hangs_is_billed_from_the_moment_it_is_served(port: str, tmp_path: Path) -> None:
+    """Its hold may be open for long before its user hears of it: that time was not served."""
+    async with a_scene(tmp_path, only=port) as scene:
+        scene.begin("hangs")
+        starting = asyncio.ensure_future(start_second(scene))
+        await scene.world.advance(8)
+        assert not scene.world.consultations.is_open("s2")
+        scene.over()
+        await starting
+        await scene.world.advance(0)
+        assert scene.world.consultations.is_open("s2")
+        await scene.world.advance(10)
+        assert (await scene.world.consultations.end("s2", caller_id="l2")).total_minor == 1_000
+        await check_sessions(scene.world, [scene.session_id, "s2"], ["u1", "u2", "l1", "l2"])
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["asked again", "never asked again"])
+@pytest.mark.parametrize("trouble", ["fails", LOST])
+@pytest.mark.parametrize("port", ["sessions.move", "ledger.commit", "claims.take", "sessions.add"])
+async def test_a_start_that_nobody_knows_of_goes_on_or_is_given_back(
+    port: str, trouble: str, again: bool, tmp_path: Path
+) -> None:
+    """A lawyer who is claimed by a start that came to nothing earns nothing until the next deploy."""
+    async with a_scene(tmp_path, only=port) as scene:
+        scene.begin(trouble)
+        with pytest.raises(Unavailable):
+            await start_second(scene)
+        scene.over()
+        await scene.world.advance(2)
+        if again:
+            await start_second(scene)
+            assert scene.world.engine.is_live("s2")
+        await scene.world.advance(6)
+        await check_sessions(scene.world, [scene.session_id, "s2"], ["u1", "u2", "l1", "l2"])
+        session = await scene.world.sessions.get("s2")
+        if again or (trouble == LOST and port == "sessions.move"):
+            assert session.status is Status.ACTIVE
+            assert scene.world.heard.names("s2").count("session:started") == 1
+            view = await scene.world.consultations.end("s2", caller_id="u2")
+            assert view.total_minor <= 600
+        else:
+            assert session is None or session.status is Status.ABORTED
+            assert await scene.world.begin("u2", "l2")

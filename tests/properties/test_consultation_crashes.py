@@ -126,7 +126,8 @@ async def one_failure(file: Path, path: MoneyPath, at: int, moment: Moment, *, a
                 # A lock whose release is lost expires; everything else is put right within seconds.
                 lost_lock = "locks.release" in fuse.calls[at : at + 1]
                 await stage.world.advance(stage.rules.lock_ttl_ms / 1000 if lost_lock else 10)
-                await stage.world.ledger.recover()  # stepwise, an entry may wait in its tail for whoever reads next
+                # Stepwise, an entry may wait in its tail for whoever reads next.
+                await stage.world.ledger.recover()
             await promises(stage, path, reborn=stage.fuse is not fuse)
             await stage.world.stop()
         except Exception as exc:
