@@ -72,6 +72,7 @@ from server.storage.sqlite.collection import SqliteCollections
 from server.storage.sqlite.engine import Lane, SqliteDatabase, SqliteOptions, open_database
 from server.storage.sqlite.ledger import SqliteLedgerStore
 from server.storage.sqlite.messages import open_message_store
+from server.transcripts.service import Transcripts
 
 #: `readyz` fails when this process's clock is further from the store's (LEDGER 4); on SQLite that is the machine's.
 CLOCK_TOLERANCE_MS: Final = 500
@@ -98,6 +99,7 @@ class Services:
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
+    transcripts: Transcripts
     metrics: Metrics
     docs: ApiDocs
     readiness: dict[str, Callable[[], Awaitable[None]]]
@@ -353,6 +355,9 @@ async def _wire(
             asset=settings.asset,
         ),
         revenue=Revenue(books=ledger, clock=clock, asset=settings.asset, zone=settings.zone),
+        transcripts=Transcripts(
+            consultations=consultations, chat=chat, accounts=identity.accounts, zone=settings.zone
+        ),
         metrics=metrics,
         docs=build_docs(ROUTES, asset=settings.asset),
         readiness={"storage": db.ping, "locks": locks.ping, "clock": _clock_check(clock)},

@@ -3,7 +3,7 @@
 A resource's module in `server/routes/` exports `ROUTES: tuple[Route, ...]`; `server/app.py` mounts them.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -82,7 +82,21 @@ class Document:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[Call[Any, Any]], Awaitable[BaseModel | Reply | Document]]
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that is written while it is sent, for what may be long. A piece is asked for when the one before was taken.
+
+    What can be refused has been refused by then: an error between two pieces cuts the connection, which tells the client
+    that the answer is not complete.
+    """
+
+    pieces: AsyncIterator[bytes]
+    media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Answer = BaseModel | Reply | Document | Stream
+Handler = Callable[[Call[Any, Any]], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +119,9 @@ class Route:
     `path` writes its parameters as `{session_id}`. `body` and `query` are None where the route takes none: the handler then
     gets None. `errors` are the domain errors beyond those that every route may give (401, 403, 422, …). `idempotent` routes
     take an `Idempotency-Key` and run to their end even when the client goes away. `media_type` is what the answer is, where it
-    is not JSON. `audit` is how an admin's call is written down: every write that only some roles, the admin's among them, may
-    make has one. `rate` is what its calls are counted as, and limited. `documented` is False for what is no part of the API,
-    such as the pages that describe it.
+    is not JSON; `also` what else it may be, on demand, always text. `audit` is how an admin's call is written down: every write
+    that only some roles, the admin's among them, may make has one. `rate` is what its calls are counted as, and limited.
+    `documented` is False for what is no part of the API, such as the pages that describe it.
     """
 
     method: str
@@ -123,6 +137,7 @@ class Route:
     idempotent: bool = False
     tags: tuple[str, ...] = ()
     media_type: str = "application/json"
+    also: tuple[str, ...] = ()
     documented: bool = True
     audit: Audited | None = None
     rate: RateLimit | None = None

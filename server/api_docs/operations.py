@@ -134,7 +134,10 @@ def _responses(route: Route, schemas: Schemas, samples: Samples, links: Json) ->
     done: Json = {
         "description": schemas.resolve(ref).get("description", route.summary),
         "headers": headers,
-        "content": {route.media_type: {"schema": ref, "example": samples.of(ref)}},
+        "content": {
+            route.media_type: {"schema": ref, "example": samples.of(ref)},
+            **{media_type: {"schema": {"type": "string"}} for media_type in route.also},
+        },
     }
     if links:
         done["links"] = links

@@ -232,6 +232,30 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "TransactionOut.referenceId": "pay_019aa5e10c6f7a3b",
     "VerifyBody.reason": None,
     "VerifyBody.isVerified": True,
+    "TotalOut.endReason": "USER_ENDED",
+    "TotalOut.messageCount": 1,
+    "TotalOut.status": "ENDED",
+    "TranscriptOut.entries": [
+        {"type": "event", "at": STARTED, "event": "start", "reason": None},
+        {
+            "type": "message",
+            "at": STARTED,
+            "seq": 1,
+            "id": f"{SESSION}:000000001",
+            "sender": {"id": USER, "role": "USER", "name": "Asha"},
+            "body": "Can my landlord keep the deposit?",
+            "status": "SEEN",
+            "deliveredAt": STARTED,
+            "seenAt": STARTED,
+            "erasedAt": None,
+        },
+        {"type": "event", "at": LATER, "event": "end", "reason": "USER_ENDED"},
+    ],
+    "TranscriptOut.parties": [
+        {"id": USER, "role": "USER", "name": "Asha"},
+        {"id": LAWYER, "role": "LAWYER", "name": "Adv. Rao"},
+    ],
+    "TranscriptOut.timezone": "Asia/Kolkata",
 }  # fmt: skip
 
 

@@ -4,14 +4,13 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
 import structlog
 from aiohttp import web
-from pydantic import BaseModel
 
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from server.admin.audit import AuditLog
@@ -22,7 +21,7 @@ from server.http.parsing import read_body, read_path, read_query
 from server.idempotency import Idempotency, IdempotencyRow, StoredAnswer
 from server.problems import status_of
 from server.rate_limits.service import RateLimits
-from server.routing import Access, Call, Document, Reply, Route
+from server.routing import Access, Answer, Call, Document, Reply, Route, Stream
 
 #: Turns an access token into its caller. Raises `Unauthenticated`, or `Unavailable` when that cannot be known now.
 Authenticate = Callable[[str], Awaitable[Principal]]
@@ -111,6 +110,8 @@ class Edge:
             answer = await route.handler(call)
             if isinstance(answer, Document):
                 return _document(route, answer)
+            if isinstance(answer, Stream):
+                return _stream(route, answer)
             rendered = _render(route, answer)
         return web.Response(
             body=rendered.body.encode(),
@@ -157,7 +158,7 @@ class Edge:
         ):
             _log.debug("money request failed", error=repr(error))
 
-    async def _act(self, route: Route, call: Call[Any, Any]) -> BaseModel | Reply | Document:
+    async def _act(self, route: Route, call: Call[Any, Any]) -> Answer:
         """Run the handler; written down, if it is an admin who calls a route that says so."""
         if self._audit is None or route.audit is None or call.caller.role is not Role.ADMIN:
             return await route.handler(call)
@@ -216,8 +217,23 @@ def _document(route: Route, document: Document) -> web.Response:
     return web.Response(body=document.body, status=route.status, headers=headers)
 
 
-def _render(route: Route, answer: BaseModel | Reply | Document) -> Rendered:
-    if isinstance(answer, Document):
+def _stream(route: Route, stream: Stream) -> web.Response:
+    headers = {"Content-Type": stream.media_type, **stream.headers}
+    return web.Response(body=_whole_or_cut(route, stream), status=route.status, headers=headers)
+
+
+async def _whole_or_cut(route: Route, stream: Stream) -> AsyncIterator[bytes]:
+    """The pieces; trouble on the way is logged here and ends the connection without the end mark of a complete answer."""
+    try:
+        async for piece in stream.pieces:
+            yield piece
+    except Exception as exc:
+        _log.warning("an answer was cut short", route=route.name, exc_info=exc)
+        raise ConnectionAbortedError from exc
+
+
+def _render(route: Route, answer: Answer) -> Rendered:
+    if isinstance(answer, Document | Stream):
         raise InvariantBroken(rule="an answer that is kept for repeats is JSON", route=route.name)
     reply = answer if isinstance(answer, Reply) else Reply(answer)
     return Rendered(

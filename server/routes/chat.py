@@ -1,14 +1,16 @@
 """A conversation's history (SPEC 6), for its two participants, also after the end."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from billing_engine.consultations.errors import SessionNotFound
 from chat.errors import NotFound
 from chat.model import Delivery
 from chat.model import Page as Messages
 from server.auth.model import Role
-from server.routing import Call, Route, only
+from server.routing import Call, Route, Stream, only
+from server.transcripts.wire import TranscriptOut
 from server.wire import Instant, PageQuery, WireModel, decode_cursor, encode_cursor, one_of
 
 
@@ -104,6 +106,26 @@ def _message(page: Messages, k: int) -> MessageOut:
     )
 
 
+class TranscriptQuery(WireModel):
+    """`text` is to be read, `json` is for programs."""
+
+    format: Literal["json", "text"] = "json"
+
+
+async def transcript(call: Call[None, TranscriptQuery]) -> Stream:
+    transcripts, session_id = call.services.transcripts, call.path["session_id"]
+    if call.query.format == "text":
+        pieces = await transcripts.text(session_id, caller_id=call.caller.user_id)
+        return Stream(pieces, "text/plain; charset=utf-8", _saved_as(f"consultation-{session_id}.txt"))
+    pieces = await transcripts.json(session_id, caller_id=call.caller.user_id)
+    return Stream(pieces, "application/json; charset=utf-8", _saved_as(f"consultation-{session_id}.json"))
+
+
+def _saved_as(name: str) -> dict[str, str]:
+    # The id in it is one of ours: the consultation was found under it.
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
+
+
 ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
@@ -114,6 +136,18 @@ ROUTES: tuple[Route, ...] = (
         query=HistoryQuery,
         response=HistoryOut,
         errors=(NotFound,),
+        tags=("chat",),
+    ),
+    Route(
+        method="GET",
+        path="/chat/{session_id}/transcript",
+        handler=transcript,
+        summary="A consultation as a document: what was said and what it cost",
+        access=only(Role.USER, Role.LAWYER),
+        query=TranscriptQuery,
+        response=TranscriptOut,
+        errors=(NotFound, SessionNotFound),
+        also=("text/plain",),
         tags=("chat",),
     ),
 )
