@@ -106,6 +106,14 @@ def test_paths_of_the_database(monkeypatch):
         ("REFRESH_TOKEN_DAYS", "x"),
         ("REFRESH_GRACE_SECONDS", "-1"),
         ("BCRYPT_COST", "3"),
+        ("RATE_LIMIT_LOGIN_FAILURES", "many"),
+        ("RATE_LIMIT_RECHARGE_ACCOUNT", "0/minute"),
+        ("RATE_LIMITS", "maybe"),
+        ("TRUSTED_PROXIES", "-1"),
+        ("NOTIFIER", "pigeon"),
+        ("RESET_URL", "https://app.example.com/reset"),
+        ("SMTP_USER", "without a password"),
+        ("SMTP_SECURITY", "a little"),
         ("TIMEZONE", "Mars/Olympus"),
         ("TIMEZONE", "../etc/passwd"),
         ("CURRENCY", "XYZ"),
@@ -211,3 +219,31 @@ def test_the_published_secret_is_in_one_place():
     assert DEVELOPMENT_SECRET not in "".join(
         path.read_text() for path in (root / "server").rglob("*.py") if path.name != "settings.py"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"NOTIFIER": "smtp", "SMTP_FROM": "a@example.com"}, "SMTP_HOST"),
+        ({"NOTIFIER": "smtp", "SMTP_HOST": "mail", "SMTP_FROM": "nobody"}, "SMTP_FROM"),
+        ({"NOTIFIER": "webhook", "NOTIFY_WEBHOOK_SECRET": "x" * 32}, "NOTIFY_WEBHOOK_URL"),
+        ({"NOTIFIER": "webhook", "NOTIFY_WEBHOOK_URL": "https://a.example.com/"}, "NOTIFY_WEBHOOK_SECRET"),
+    ],
+)
+def test_a_way_of_notifying_needs_where_to(monkeypatch, settings, named):
+    """Found out at the start, and not when the first person has forgotten a password."""
+    with pytest.raises(SettingsInvalid) as refused:
+        _load(monkeypatch, **settings)
+    assert any(problem.startswith(named) for problem in refused.value.problems)
+
+
+def test_production_limits_rates_and_sends_no_link_in_the_clear(monkeypatch):
+    webhook = {
+        "NOTIFIER": "webhook",
+        "NOTIFY_WEBHOOK_URL": "http://a.example.com/",
+        "NOTIFY_WEBHOOK_SECRET": "x" * 32,
+    }
+    with pytest.raises(SettingsInvalid) as refused:
+        _load(monkeypatch, APP_ENV="production", RATE_LIMITS="off", **webhook, **SAFE)
+    named = {problem.partition(":")[0] for problem in refused.value.problems}
+    assert {"RATE_LIMITS", "NOTIFY_WEBHOOK_URL"} <= named
