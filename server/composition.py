@@ -234,6 +234,7 @@ async def build(
             app, chat=chat, authenticate=_socket_principal(identity.sign_ins), on_event=metrics.event
         )
         _sample(metrics, services.engine, db, realtime)
+        _sample_notices(metrics, identity.outbox)
         identity.sign_ins.on_revoked(_close_sockets(realtime))
         identity.outbox.start()
         stack.push_async_callback(identity.outbox.stop)
@@ -363,6 +364,12 @@ async def _wire(
         readiness={"storage": db.ping, "locks": locks.ping, "clock": _clock_check(clock)},
     )
     return services, recovery
+
+
+def _sample_notices(metrics: Metrics, outbox: Outbox) -> None:
+    metrics.total("tarazu_notifications_sent", "Notifications that their adapter took", lambda: outbox.sent)
+    metrics.total("tarazu_notifications_failed", "Tries that failed and come again", lambda: outbox.failed)
+    metrics.total("tarazu_notifications_dead", "Notifications given up for good", lambda: outbox.dead)
 
 
 def _sample(metrics: Metrics, engine: Engine, db: SqliteDatabase, realtime: Realtime) -> None:
