@@ -195,6 +195,12 @@ def effect_on(account_id: str, transfers: tuple[Transfer, ...]) -> int:
     return into - out_of
 
 
+def quantity_of(entry: Entry) -> int:
+    """How much the entry was billed for, in the unit of its kind; 0 for a kind that measures nothing."""
+    # Consultations measured under this name before the fact had one of its own.
+    return int(entry.facts.get(QUANTITY, entry.facts.get("durationS", 0)))
+
+
 def same_content(entry: Entry, movement: Movement) -> bool:
     """Whether a repeated key names the same movement."""
     return (entry.kind, entry.reference, entry.transfers) == (

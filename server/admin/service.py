@@ -121,17 +121,19 @@ class AdminDesk:
     ) -> SessionPage:
         """Sessions that match, newest first, each with its bill as of now."""
         views: list[SessionView] = []
-        for _ in range(_ROUNDS):
-            batch = await self._sessions.newest(wanted, limit=_BATCH, before=before)
+        for round_ in range(_ROUNDS):
+            # Usually all match; only who is picky makes us look at more.
+            size = _BATCH if round_ else limit + 1
+            batch = await self._sessions.newest(wanted, limit=size, before=before)
             for seen, session in enumerate(batch, start=1):
                 before = place_of(session)
                 view = await self._match(session, wanted, admin_id)
                 if view is not None:
                     views.append(view)
                 if len(views) == limit:
-                    is_last = seen == len(batch) < _BATCH
+                    is_last = seen == len(batch) < size
                     return SessionPage(views, None if is_last else before)
-            if len(batch) < _BATCH:
+            if len(batch) < size:
                 return SessionPage(views, None)
         return SessionPage(views, before)
 

@@ -143,6 +143,19 @@ def change_report_row(copy: Copy) -> None:
     copy.sql("UPDATE ledger_transfers SET amount = amount + 1 WHERE entry_key = ? AND i = 0", copy.bill_key)
 
 
+def date_income_back(copy: Copy) -> None:
+    """To another day: every balance is right, and the tax return is wrong."""
+    copy.sql("UPDATE ledger_transfers SET day = '2025-12-31' WHERE entry_key = ?", copy.bill_key)
+
+
+def count_a_second_more(copy: Copy) -> None:
+    copy.sql("UPDATE ledger_entries SET quantity = quantity + 1 WHERE key = ?", copy.bill_key)
+
+
+def change_a_transfers_kind(copy: Copy) -> None:
+    copy.sql("UPDATE ledger_transfers SET kind = 'recharge' WHERE entry_key = ? AND i = 0", copy.bill_key)
+
+
 def change_timeline_row(copy: Copy) -> None:
     def later(row: Any) -> None:
         row["at_ms"] += 1
@@ -207,6 +220,9 @@ BROKEN = [
     (change_entry_transfers, "a bill is the price of the served seconds"),
     (remove_report_row, "reports equal the entries"),
     (change_report_row, "reports equal the entries"),
+    (date_income_back, "a day's report equals its entries"),
+    (count_a_second_more, "a day's report equals its entries"),
+    (change_a_transfers_kind, "a day's report equals its entries"),
     (change_timeline_row, "a bill can be recomputed from its timeline"),
     (remove_timeline_start_and_bill_trail, "a timeline is start, pauses, end"),
     (change_session_total, "a record is the copy of its entry"),

@@ -45,8 +45,10 @@ class CollectionDirectory:
         # The longest is the rarest, usually.
         letters = max(asked, key=len)[:WORD_LENGTH]
         found: list[Account] = []
-        for _ in range(_ROUNDS):
-            batch = await self._words.beginning_with(letters, limit=_BATCH, after=after)
+        for round_ in range(_ROUNDS):
+            # Most people have two words of one beginning at most; only a picky search makes us look at more.
+            size = _BATCH if round_ else 2 * limit + 1
+            batch = await self._words.beginning_with(letters, limit=size, after=after)
             docs = await self._users.get_many([account_id for _, account_id in batch])
             for seen, (word, account_id) in enumerate(batch, start=1):
                 after = (word, account_id)
@@ -54,9 +56,9 @@ class CollectionDirectory:
                 if account is not None and _is_wanted(account, wanted, asked, letters=letters, word=word):
                     found.append(account)
                 if len(found) == limit:
-                    is_last = seen == len(batch) < _BATCH
+                    is_last = seen == len(batch) < size
                     return UserPage(found, None if is_last else after)
-            if len(batch) < _BATCH:
+            if len(batch) < size:
                 return UserPage(found, None)
         return UserPage(found, after)
 

@@ -8,13 +8,14 @@ import orjson
 
 from billing_engine.consultations.audit import audit_consultations
 from billing_engine.consultations.model import Session, TimelineRow
-from billing_engine.ledger.audit import audit_ledger
+from billing_engine.ledger.audit import audit_activity, audit_ledger
+from billing_engine.ledger.ports import Activity
 from billing_engine.verification import Findings
 from server.storage.collection import CollectionSpec, Doc
 from server.storage.repositories.sessions import SESSIONS, session_of
 from server.storage.repositories.timeline import TIMELINE, row_of_doc
 from server.storage.sqlite.engine import open_readonly
-from server.storage.sqlite.ledger import all_accounts, all_rows
+from server.storage.sqlite.ledger import activity_of, all_accounts, all_rows
 from server.storage.sqlite.tables import table_of
 
 
@@ -31,7 +32,9 @@ def verify_books(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
             return Findings(counted={"accounts": 0, "entries": 0, "sessions": 0})
         documents = list(all_accounts(connection))
         rows = list(all_rows(connection))
-        reported = dict(connection.execute("SELECT credit, SUM(amount) FROM ledger_transfers GROUP BY credit"))
+        reported = dict(
+            connection.execute("SELECT credit, SUM(amount) FROM ledger_transfers GROUP BY credit")
+        )
         found = audit_ledger(documents, rows, reported_credits=reported, now_ms=now_ms)
         accounts = {document.account.id: document.account for document in documents}
         entries = {row.entry.key: row.entry for row in rows}
@@ -44,12 +47,31 @@ def verify_books(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
             abandon_ms=abandon_ms,
             now_ms=now_ms,
         )
+        reports = audit_activity(rows, _activity(connection)) if _has_reports(connection) else Findings()
     finally:
         connection.close()
     found.unfinished += bills.unfinished
-    found.broken += bills.broken
+    found.broken += bills.broken + reports.broken
     found.counted |= bills.counted
     return found
+
+
+def _has_reports(connection: sqlite3.Connection) -> bool:
+    """A database that no server of this version has opened yet has none."""
+    columns = connection.execute("PRAGMA table_info(ledger_entries)")
+    return any(row[1] == "quantity" for row in columns)
+
+
+def _activity(connection: sqlite3.Connection) -> dict[str, Activity]:
+    """All days of every asset, as reports read them."""
+    assets = [
+        asset
+        for (asset,) in connection.execute(
+            "SELECT asset FROM ledger_entries UNION SELECT asset FROM ledger_transfers"
+        )
+    ]
+    # '~' sorts after every day.
+    return {asset: activity_of(connection, asset, first_day="", last_day="~") for asset in assets}
 
 
 def _sessions(connection: sqlite3.Connection) -> Iterator[Session]:

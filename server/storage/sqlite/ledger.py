@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from billing_engine.errors import InvariantBroken
-from billing_engine.ledger.model import QUANTITY, Account, Entry, KeyState
+from billing_engine.ledger.model import Account, Entry, KeyState, quantity_of
 from billing_engine.ledger.ports import Activity, Booked, Line, Moved, Row, Total, Versioned, Write
 from server.storage.ledger_codec import (
     entry_of_json,
@@ -230,14 +230,9 @@ class SqliteLedgerStore:
         return int(balance)
 
     async def activity(self, asset: str, *, first_day: str, last_day: str) -> Activity:
-        args = (asset, first_day, last_day)
-
-        def work(conn: sqlite3.Connection) -> Activity:
-            moved = conn.execute(MOVED, args).fetchall()
-            booked = conn.execute(BOOKED, args).fetchall()
-            return Activity(tuple(Moved(*row) for row in moved), tuple(Booked(*row) for row in booked))
-
-        return await self._db.scan(work)
+        return await self._db.scan(
+            lambda conn: activity_of(conn, asset, first_day=first_day, last_day=last_day)
+        )
 
     async def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -259,7 +254,7 @@ def _add_quantity(conn: sqlite3.Connection) -> None:
     if any(row[1] == "quantity" for row in conn.execute("PRAGMA table_info(ledger_entries)").fetchall()):
         return
     conn.execute("ALTER TABLE ledger_entries ADD COLUMN quantity INTEGER NOT NULL DEFAULT 0")
-    # Consultations were the only kind that measured anything, under this name.
+    # As `quantity_of` reads an entry from then.
     conn.execute("UPDATE ledger_entries SET quantity = COALESCE(json_extract(facts, '$.durationS'), 0)")
 
 
@@ -297,6 +292,14 @@ def all_accounts(conn: sqlite3.Connection) -> Iterator[Versioned]:
 def all_rows(conn: sqlite3.Connection) -> Iterator[Row]:
     """Every entry row, by account and sequence."""
     return map(row_of, conn.execute(f"SELECT {_ENTRY_COLUMNS} FROM ledger_entries ORDER BY account, seq"))
+
+
+def activity_of(conn: sqlite3.Connection, asset: str, *, first_day: str, last_day: str) -> Activity:
+    """What the report columns say of these days."""
+    args = (asset, first_day, last_day)
+    moved = conn.execute(MOVED, args).fetchall()
+    booked = conn.execute(BOOKED, args).fetchall()
+    return Activity(tuple(Moved(*row) for row in moved), tuple(Booked(*row) for row in booked))
 
 
 def row_of(raw: tuple[Any, ...]) -> Row:
@@ -406,7 +409,7 @@ def _insert_row(
             _text(entry.facts),
             int(applied),
             _text(credits_after),
-            entry.facts.get(QUANTITY, 0),
+            quantity_of(entry),
         ),
     ).rowcount
     if inserted and entry.state is KeyState.POSTED:
