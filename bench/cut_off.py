@@ -67,7 +67,7 @@ async def run(sessions: int, spread_s: float, directory: Path) -> None:
             await asyncio.sleep(max(0.0, began + spread_s * number / sessions - loop.time()))
             await begin(world, ends, number)
         before, started = cpu_s(), time.perf_counter()
-        while world.engine.live_count:  # noqa: ASYNC110 - the engine tells nobody that it is empty
+        while world.engine.live_count:
             await asyncio.sleep(0.1)
         took = time.perf_counter() - started
         share = (cpu_s() - before) / took

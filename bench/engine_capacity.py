@@ -17,8 +17,8 @@ from pathlib import Path
 
 import uvloop
 
-from billing_engine.consultations.rules import Rules
 from bench.support import BenchClock, engine_on
+from billing_engine.consultations.rules import Rules
 
 
 def rss_kb() -> int:
@@ -66,7 +66,9 @@ async def run(sessions: int, seconds: float, directory: Path) -> None:
         began = time.perf_counter()
         # Spread over one tick, as arrivals are.
         for k in range(0, sessions, 100):
-            await asyncio.gather(*(world.begin(f"user-{k + i:08d}", f"lawyer-{k + i:08d}") for i in range(100)))
+            await asyncio.gather(
+                *(world.begin(f"user-{k + i:08d}", f"lawyer-{k + i:08d}") for i in range(100))
+            )
             ahead = began + rules.tick_ms / 1000 * (k + 100) / sessions - time.perf_counter()
             if ahead > 0:
                 await asyncio.sleep(ahead)
@@ -82,8 +84,12 @@ async def run(sessions: int, seconds: float, directory: Path) -> None:
         ticks = sorted(world.observer.ticks)
         commits = world.ledger.committer.batches - batches
         cuts = statistics.quantiles(ticks, n=1000)
-        print(f"ticks        {len(ticks)} in {took:.1f} s ({len(ticks) / took:,.0f}/s; due {sessions / 10:,.0f}/s)")
-        print(f"lateness     p50 {cuts[499]:.0f} ms   p99 {cuts[989]:.0f} ms   p99.9 {cuts[998]:.0f} ms   max {ticks[-1]} ms")
+        print(
+            f"ticks        {len(ticks)} in {took:.1f} s ({len(ticks) / took:,.0f}/s; due {sessions / 10:,.0f}/s)"
+        )
+        print(
+            f"lateness     p50 {cuts[499]:.0f} ms   p99 {cuts[989]:.0f} ms   p99.9 {cuts[998]:.0f} ms   max {ticks[-1]} ms"
+        )
         print(f"CPU          {share:.1%} of one core, {share / timers:.1f} x empty timers ({timers:.1%})")
         print(f"memory       {(live_kb - base_kb) / sessions:.1f} KB a session (RSS)")
         print(f"commits      {commits / took:.0f}/s, {len(ticks) / max(1, commits):.0f} ticks each")

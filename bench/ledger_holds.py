@@ -132,7 +132,9 @@ def main() -> None:
         ledger = uvloop.run(ledger_side(there / "ledger.db", args.writes, args.callers))
         raw = raw_side(there / "ledger.db", args.writes, args.callers)
     print(f"document  {document:12,.0f} hold writes/s")
-    print(f"ledger    {ledger:12,.0f} hold writes/s   {ledger / document:6.1f} x document   {ledger / raw:5.2f} x raw")
+    print(
+        f"ledger    {ledger:12,.0f} hold writes/s   {ledger / document:6.1f} x document   {ledger / raw:5.2f} x raw"
+    )
     print(f"raw       {raw:12,.0f} rows/s")
 
 

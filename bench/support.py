@@ -14,7 +14,7 @@ from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import Settlement
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import INR
-from billing_engine.wallets.service import Wallets, WalletRules
+from billing_engine.wallets.service import WalletRules, Wallets
 from server.gateways.simulated import SimulatedGateway
 from server.locks.local import LocalLocks
 from server.storage.repositories.claims import CollectionClaims
@@ -83,7 +83,14 @@ class Observed:
 class BenchWorld:
     """Wired services and two shortcuts."""
 
-    def __init__(self, ledger: Ledger, engine: Engine, consultations: Consultations, wallets: Wallets, observer: Observed) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        engine: Engine,
+        consultations: Consultations,
+        wallets: Wallets,
+        observer: Observed,
+    ) -> None:
         self.ledger = ledger
         self.engine = engine
         self.consultations = consultations
@@ -92,7 +99,9 @@ class BenchWorld:
         self._ids = count()
 
     async def recharge(self, user_id: str, amount_minor: int) -> None:
-        await self.wallets.recharge(user_id=user_id, amount_minor=amount_minor, operation_id=f"pay-{next(self._ids):010d}")
+        await self.wallets.recharge(
+            user_id=user_id, amount_minor=amount_minor, operation_id=f"pay-{next(self._ids):010d}"
+        )
 
     async def begin(self, user_id: str, lawyer_id: str) -> None:
         operation_id = f"session-{next(self._ids):024d}"

@@ -58,11 +58,17 @@ class Collection(Protocol):
         after: Sequence[Any] | None = None,
     ) -> list[Doc]:
         """Up to `limit` documents that match, in order. `after` is the sort key of the last document of the previous page, followed by
-        its `_id` (keyset paging: a page neither skips nor repeats when rows arrive meanwhile)."""
+        its `_id` (keyset paging: a page neither skips nor repeats when rows arrive meanwhile).
+        """
         ...
 
     async def update(
-        self, id_: str, *, where: Where | None = None, set_: Mapping[str, Any] | None = None, inc: Mapping[str, int] | None = None
+        self,
+        id_: str,
+        *,
+        where: Where | None = None,
+        set_: Mapping[str, Any] | None = None,
+        inc: Mapping[str, int] | None = None,
     ) -> Doc | None:
         """Conditional update in one atomic step: the new document, or None if no document with `_id` matches `where`."""
         ...
@@ -77,7 +83,9 @@ class Collection(Protocol):
 
     async def count(self, where: Where) -> int: ...
 
-    async def sum_by(self, field_name: str, *, group_by: str | None = None, where: Where | None = None) -> dict[Any, tuple[int, int]]:
+    async def sum_by(
+        self, field_name: str, *, group_by: str | None = None, where: Where | None = None
+    ) -> dict[Any, tuple[int, int]]:
         """(sum of `field_name`, number of documents) by group; without `group_by` the one group is None. Empty groups are absent."""
         ...
 

@@ -42,7 +42,9 @@ async def test_a_consultation_leaves_its_marks(api: Api) -> None:
     assert live["tarazu_tick_lateness_seconds_bucket", (("le", "0.05"),)] == 2
     assert live["tarazu_ledger_batch_size_count", ()] >= 4
     assert live["tarazu_socket_events_total", (("event", "send_message"), ("outcome", "ok"))] == 1
-    assert live["tarazu_socket_events_total", (("event", "send_message"), ("outcome", "VALIDATION_FAILED"))] == 1
+    assert (
+        live["tarazu_socket_events_total", (("event", "send_message"), ("outcome", "VALIDATION_FAILED"))] == 1
+    )
     assert live["tarazu_socket_events_total", (("event", "unknown"), ("outcome", "UNKNOWN_EVENT"))] == 1
     await api.advance(80)
     after = await series(api)
@@ -52,7 +54,9 @@ async def test_a_consultation_leaves_its_marks(api: Api) -> None:
 
 
 async def test_refused_logins_are_counted_by_reason(api: Api) -> None:
-    await (await api.admin()).post("/auth/login", json={"email": "nobody@example.com", "password": "wrong wrong"})
+    await (await api.admin()).post(
+        "/auth/login", json={"email": "nobody@example.com", "password": "wrong wrong"}
+    )
     await (await api.admin()).post("/no/such/path", json={})
     found = await series(api)
     assert found["tarazu_logins_refused_total", (("code", "INVALID_CREDENTIALS"),)] == 1
