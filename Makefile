@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 WORKERS ?= auto
+FUZZ_SECONDS ?= 600
 ROUNDS ?= 20
 SEED ?=
 
@@ -49,6 +50,9 @@ test-quick: $(VENV)/.dev ## all but the slow ones
 
 chaos: $(VENV)/.dev ## kill -9 under load again and again: ROUNDS=50 SEED=n
 	TARAZU_CHAOS_ROUNDS=$(ROUNDS) TARAZU_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_kill.py -s -k any_instant
+
+fuzz: $(VENV)/.dev ## schemathesis and the event fuzzer with new data, each for FUZZ_SECONDS (600)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED= $(BIN)/python -m pytest tests/integration/test_schemathesis.py tests/integration/test_event_fuzz.py
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
