@@ -84,6 +84,12 @@ class SessionsQuery(PageQuery):
     to: InstantIn | None = None
 
 
+class LedgerQuery(PageQuery):
+    """`csv` is the whole account, whatever `limit` and `cursor` say."""
+
+    format: Literal["json", "csv"] = "json"
+
+
 class RevenueQuery(WireModel):
     """Both days included; without them the last thirty days, or twelve months."""
 

@@ -9,6 +9,7 @@ from server.admin.errors import AccountNotFound, NoWallet
 from server.admin.model import AuditFilter, SessionFilter, UserFilter
 from server.admin.revenue import Revenue
 from server.admin.service import AdminDesk
+from server.admin.statement import statement_csv
 from server.admin.wire import (
     AdminSessionDetailOut,
     AdminSessionOut,
@@ -21,6 +22,7 @@ from server.admin.wire import (
     EnableBody,
     EntryView,
     LedgerLineView,
+    LedgerQuery,
     RevenueQuery,
     RevenueView,
     SessionsQuery,
@@ -29,9 +31,9 @@ from server.admin.wire import (
 from server.auth.control import AccountControl
 from server.auth.errors import OwnAccount
 from server.auth.model import Role
-from server.routing import Audited, Call, Route, only
+from server.routing import Audited, Call, Route, Stream, only
 from server.session_views import timeline_out
-from server.wire import Page, PageQuery, decode_cursor, encode_cursor, time_place
+from server.wire import Page, decode_cursor, encode_cursor, time_place
 
 
 def _desk(call: Call[Any, Any]) -> AdminDesk:
@@ -93,9 +95,13 @@ async def wallet(call: Call[None, None]) -> AdminWalletView:
     return AdminWalletView.of(await _desk(call).wallet(account), call.services.asset)
 
 
-async def ledger(call: Call[None, PageQuery]) -> Page[LedgerLineView]:
+async def ledger(call: Call[None, LedgerQuery]) -> Page[LedgerLineView] | Stream:
     limit, before = call.query.limit, time_place(call.query.cursor)
     account = await _desk(call).account(call.path["user_id"])
+    if call.query.format == "csv":
+        # The id in the name is one of ours: the account was found under it.
+        saved_as = {"Content-Disposition": f'attachment; filename="ledger-{account.id}.csv"'}
+        return Stream(await statement_csv(_desk(call), account), "text/csv; charset=utf-8", saved_as)
     lines = await _desk(call).ledger(account, limit=limit + 1, before=before)
     shown = lines[:limit]
     last = shown[-1][0] if len(lines) > limit else None
@@ -234,9 +240,10 @@ ROUTES: Final = (
         handler=ledger,
         summary="Every entry of a user's ledger account with its transfers, newest first",
         access=_ADMIN,
-        query=PageQuery,
+        query=LedgerQuery,
         response=Page[LedgerLineView],
         errors=(AccountNotFound, NoWallet),
+        also=("text/csv",),
         tags=_TAGS,
     ),
     Route(

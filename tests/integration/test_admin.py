@@ -1,7 +1,10 @@
 """The admins' desk over the whole server: people are found, their money and sessions are shown as they are."""
 
+import csv
+import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -178,6 +181,36 @@ async def test_the_ledger_of_a_person_joins_up_and_shows_every_transfer(api: Api
     assert [line["change"] for line in earned] == ["6.13", "53.38", "8.75"]
     assert earned[0]["balanceAfter"] == (await got(admin, f"/admin/users/{lawyer.id}/wallet"))["balance"]
     assert earned[0]["id"] == lines[0]["id"]
+
+
+async def test_the_whole_ledger_of_a_person_as_csv(api: Api) -> None:
+    """Longer than a piece of it: an auditor gets every line once."""
+    admin, user, lawyer = await api.admin(), await api.a_user("500.00"), await api.a_lawyer()
+    for _ in range(230):
+        await user.recharge("1.00")
+    await user.end(await user.start(lawyer.id))
+    session_id = await user.start(lawyer.id)
+    await api.advance(7)
+    await user.end(session_id)
+
+    answer = await admin.get(f"/admin/users/{user.id}/ledger?format=csv&limit=1")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="ledger-{user.id}.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert len(rows) == len({row["id"] for row in rows}) == 1 + 230 + 1
+    assert sum(Decimal(row["change"]) for row in rows) == Decimal("723.00")
+    for newer, older in pairwise(rows):
+        assert newer["balanceBefore"] == older["balanceAfter"]
+    newest = (await got(admin, f"/admin/users/{user.id}/ledger?limit=1"))["items"][0]
+    shared = set(rows[0]) - {"transfers"}
+    assert {name: rows[0][name] for name in shared} == {name: newest[name] for name in shared}
+    assert rows[0]["transfers"] == (
+        f"6.13 consultation_net wallet:{user.id} > earnings:{lawyer.id}; "
+        f"0.87 consultation_commission wallet:{user.id} > revenue:consultations"
+    )
+    answer = await admin.get(f"/admin/users/{admin.id}/ledger?format=csv")
+    assert (answer.status, answer.code) == (404, "NOT_FOUND")
 
 
 # --- disabling
