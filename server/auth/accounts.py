@@ -1,5 +1,6 @@
 """Accounts: open one, find one, check its password (SPEC 2)."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -188,18 +189,22 @@ def _check(
     problems = [
         ("email", email_problem(email)),
         ("password", password_problem(password)),
-        (
-            "name",
-            None
-            if len(name) in _NAME_LENGTH and name.isprintable()
-            else "must be 1 to 120 printable characters",
-        ),
+        ("name", _name_problem(name)),
         ("profession", _only_for(Role.FREELANCER, role, profession)),
         ("companyName", _only_for(Role.COMPANY, role, company_name)),
     ]
     found = [(field, problem) for field, problem in problems if problem is not None]
     if found:
         raise ValidationFailed(found)
+
+
+def _name_problem(name: str) -> str | None:
+    """Control characters only are refused: Indian scripts join letters with characters that print nothing by themselves."""
+    if len(name) not in _NAME_LENGTH:
+        return "must be 1 to 120 characters"
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
+        return "must not contain control characters"
+    return None
 
 
 def _only_for(owner: Role, role: Role, value: object) -> str | None:

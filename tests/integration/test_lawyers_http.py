@@ -101,6 +101,17 @@ async def test_the_shortest_form_is_enough(api: Api) -> None:
     assert (answer.json["lawyer"]["specializations"], answer.json["lawyer"]["bio"]) == ([], "")
 
 
+@pytest.mark.parametrize(
+    "name", ["\u0936\u094d\u200d\u0930\u0940", "Zo\u00eb \U0001f469\u200d\u2696\ufe0f", "\ue000"]
+)
+async def test_a_name_may_have_every_letter_that_its_script_needs(api: Api, name: str) -> None:
+    """Hindi and Malayalam join letters with a character that prints nothing by itself."""
+    answer = await api.call("POST", "/lawyer/register", json=form(name=name))
+
+    assert answer.status == 201, answer.json
+    assert answer.json["user"]["name"] == name
+
+
 async def test_an_address_registers_once_in_any_case(api: Api) -> None:
     await api.call("POST", "/lawyer/register", json=form(1))
     again = await api.call("POST", "/lawyer/register", json=form(2, email="LAWYER1@example.com"))
