@@ -440,6 +440,26 @@ class LedgerContract:
                 with pytest.raises(Fenced):
                     await extend(ledger, W, "h", n=n, to_minor=20)
 
+    async def test_a_change_that_met_a_moved_version_is_decided_on_what_is_there_now(
+        self, ledger: Ledger, store: LedgerStore
+    ) -> None:
+        """What it decided first was never stored, so nothing of it may be remembered."""
+
+        def one_more(account: Account, _known: Entry | None) -> tuple[Account, int]:
+            hold = account.holds["h"]
+            changed, held = extend_hold(
+                account, hold, n=hold.n + 1, amount_minor=hold.amount_minor + 1, facts={}
+            )
+            return changed, held.amount_minor
+
+        await ledger.post(recharge(W, "r", 100))
+        await open_(ledger, W, "h", 10)
+        async with process(store) as other:
+            for i in range(3):
+                await other.post(recharge(W, f"other{i}", 1))
+                assert await ledger.change(W, INR, one_more) == 11 + i
+        assert (await ledger.account(W, INR)).held == 13
+
     async def test_a_close_elsewhere_is_the_outcome_here(self, ledger: Ledger, store: LedgerStore) -> None:
         await ledger.post(recharge(W, "r", 100))
         await open_(ledger, W, "h", 10)
