@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,9 @@ async def test_of_two_processes_that_adopt_at_once_one_bills(tmp_path: Path) -> 
         clock.jump_ms(5_000)
         others = [await World(db, clock, Rules()).build() for _ in range(4)]
         await asyncio.gather(*(world.start() for world in others))
+        # At once, not only after the losers' next tick: until then each of them would let its messages through.
+        assert sum(world.engine.is_live(session_id) for world in others) == 1
+        assert (await hold_of(others[0], session_id)).epoch == 2
         await advance(others, 25)
         owners = [world for world in others if world.engine.is_live(session_id)]
         assert len(owners) == 1
@@ -490,3 +494,15 @@ async def test_a_session_taken_up_in_the_very_millisecond_of_its_last_evidence_k
         assert world.consultations.is_open(session_id)
         assert [row.event for row in await world.consultations.timeline(session_id)] == ["start"]
         assert (await world.consultations.end(session_id, caller_id="u1")).total_minor == 1_500
+
+
+async def test_a_late_giving_back_leaves_a_session_alone_that_has_begun(tmp_path: Path) -> None:
+    """A reaper that looked before the start came through must not free the two people who are talking."""
+    async with open_world(tmp_path / "tarazu.db") as world:
+        world.lawyers.add("l1", 6_000)
+        await world.recharge("u1", 100_000)
+        session_id = await world.begin()
+        session = await world.sessions.get(session_id)
+        await world.consultations.give_back(replace(session, status=Status.STARTING))
+        await check_sessions(world, [session_id], ["u1", "l1"])
+        assert world.consultations.is_open(session_id)
