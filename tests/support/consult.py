@@ -15,7 +15,7 @@ from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import Settlement
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import INR
-from billing_engine.wallets.service import Wallets, WalletRules
+from billing_engine.wallets.service import WalletRules, Wallets
 from server.gateways.simulated import SimulatedGateway
 from server.locks.local import LocalLocks
 from server.storage.repositories.claims import CollectionClaims

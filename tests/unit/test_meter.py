@@ -45,7 +45,15 @@ def test_a_price_is_rounded_down_once(rate: int, seconds: int, minor: int) -> No
 
 @pytest.mark.parametrize(
     ("rate", "minor", "seconds"),
-    [(1, 0, 59), (1, 1, 119), (6_000, 0, 0), (6_000, 99, 0), (6_000, 100, 1), (7, 1, 17), (10_000_000, 166_665, 0)],
+    [
+        (1, 0, 59),
+        (1, 1, 119),
+        (6_000, 0, 0),
+        (6_000, 99, 0),
+        (6_000, 100, 1),
+        (7, 1, 17),
+        (10_000_000, 166_665, 0),
+    ],
 )
 def test_money_reaches_the_last_second_it_pays(rate: int, minor: int, seconds: int) -> None:
     assert affordable_seconds(rate, minor) == seconds
@@ -126,7 +134,14 @@ def test_a_commission_is_rounded_down() -> None:
 
 
 def test_a_timeline_adds_up_to_the_served_time() -> None:
-    rows = [(0, "start"), (1_500, "pause"), (9_000, "resume"), (9_000, "pause"), (9_001, "resume"), (10_500, "end")]
+    rows = [
+        (0, "start"),
+        (1_500, "pause"),
+        (9_000, "resume"),
+        (9_000, "pause"),
+        (9_001, "resume"),
+        (10_500, "end"),
+    ]
     assert served_ms_of(rows) == 1_500 + 0 + 1_499
 
 
