@@ -164,6 +164,9 @@ class Life:
         assert last_evidence_ms(hold, chat_at_ms, self.now_ms) == evidence_ms
         epoch = self.bill.fence.epoch
         self.owner += "'"
+        # Who read the hold before somebody else adopted it comes too late, whatever the clock says.
+        stale = {"from_epoch": epoch - 1, "owner": "late", "evidence_ms": 0, "now_ms": self.now_ms}
+        _refused(lambda: adopt(self.account, None, session_id=SID, rules=self.rules, **stale))  # type: ignore[arg-type]
         try:
             self.account, self.bill = adopt(
                 self.account, None, session_id=SID, from_epoch=epoch, owner=self.owner,

@@ -86,10 +86,22 @@ def by_its_owner(wallet: str, hold: tuple[str, int, int, int, str]) -> st.Search
     return st.one_of(either).map(lambda op: op)
 
 
+def to_the_edge(model: Model) -> st.SearchStrategy[Op]:
+    """A payment of all that may be spent, or a little less or more: what is held is not to be spent."""
+    return st.builds(
+        lambda wallet, source, more: Post(
+            payment(wallet, source, (EARNINGS, max(1, model.spendable(wallet) + more)))
+        ),
+        wallets,
+        st.sampled_from([f"e{i}" for i in range(9)]),
+        st.integers(-3, 9),
+    )
+
+
 def operations(model: Model) -> st.SearchStrategy[Op]:
     """Mostly what makes sense as things stand."""
     open_holds = [(wallet, hold) for wallet, held in model.holds.items() for hold in held.values()]
-    choices: list[st.SearchStrategy[Op]] = [recharges, payments, opens, opens, anything]
+    choices: list[st.SearchStrategy[Op]] = [recharges, payments, opens, opens, to_the_edge(model), anything]
     if open_holds:
         choices += [st.sampled_from(open_holds).flatmap(lambda found: by_its_owner(*found))] * 8
     return st.one_of(choices)
