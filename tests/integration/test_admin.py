@@ -50,6 +50,7 @@ async def test_people_are_found_by_what_support_knows_of_them(api: Api) -> None:
     asha = await api.register(name="Asha Élodie Rao", email="Asha.Rao+x@Example.com")
     twin = await api.register(name="RAO, asha", email="twin@example.com")
     lawyer = await api.a_lawyer(name="Adv. Ashapurna Devi")
+    joined = await api.register(name="\u0915\u094d\u200d\u0937\u092e\u093e")
 
     async def found(query: str) -> set[str]:
         ids = await walked(admin, f"/admin/users?query={query}", "id", limit=1)
@@ -64,6 +65,7 @@ async def test_people_are_found_by_what_support_knows_of_them(api: Api) -> None:
     assert await found("%C3%89LOD") == {asha.id}, "in another case, and composed"
     assert await found("E%CC%81lod") == {asha.id}, "and decomposed"
     assert await found("asha&role=LAWYER") == {lawyer.id}
+    assert await found("%E0%A4%95%E0%A5%8D%E0%A4%B7") == {joined.id}, "typed without the joiner"
     assert await found("sha") == set(), "words are found by their beginning"
     assert await found("rao+nobody") == set()
     assert await found("%20") == set()

@@ -229,7 +229,8 @@ def test_the_matrix_is_not_empty():
 
     assert min(bodies.values()) >= 5
     assert bodies["POST /wallet/recharge"] > 20
-    assert min(queries.values()) >= 5
+    # The least is one word of a few: another word, none, and twice.
+    assert min(queries.values()) >= 3
     assert json.loads(good_body(next(r for r in ROUTES if r.path == "/review"), samples) or b"") == {
         "sessionId": "x",
         "rating": 1,

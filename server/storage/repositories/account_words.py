@@ -25,8 +25,9 @@ _PAGE: Final = 1_000
 
 
 def words_in(text: str) -> list[str]:
-    """The words of a text, without case, width or accents' spelling."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split()
+    """The words of a text, without case, width, accents' spelling, or the joiners that only say how letters look."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(char for char in plain if unicodedata.category(char) != "Cf").split()
 
 
 def words_of(email: str, name: str) -> frozenset[str]:
