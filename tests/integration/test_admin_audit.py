@@ -178,7 +178,7 @@ def _failing(log: AuditLog, method: str) -> None:
     async def fail(*_: Any, **__: Any) -> None:
         raise StoreUnavailable(reason="as planned")
 
-    log._rows = SimpleNamespace(  # type: ignore[assignment]
+    log._rows = SimpleNamespace(
         **{name: getattr(log._rows, name) for name in ("add", "finish", "find", "count_about")}
         | {method: fail}
     )
