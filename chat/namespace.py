@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 Ack = dict[str, Any]
 Handler = Callable[[Connection, Any], Awaitable[Ack]]
+#: Sends an event's acknowledgement. When that cannot be written as JSON it raises, and gets another one.
+Answer = Callable[[Ack], None]
 
 #: Codes of `server:bye`. Below 3500: connect again.
 BYE_DRAIN: Final = 3001
@@ -81,16 +83,12 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
 
     # --- what the library calls ---
 
-    async def trigger_event(self, event: object, *args: Any) -> Ack | None:
-        """Everything that happens on a socket arrives here, each in a task of its own."""
+    async def trigger_event(self, event: object, *args: Any) -> None:
+        """Connections come and go here. What clients send goes to `take`, past the library's dispatch."""
         if event == "connect":
             await self._connect(*args)
-            return None
-        if event == "disconnect":
+        elif event == "disconnect":
             self._disconnect(*args)
-            return None
-        sid, *payload = args
-        return await self.handle(sid, event, payload)
 
     async def _connect(self, sid: str, environ: Mapping[str, Any], auth: object = None) -> None:
         """The token and nothing else: no database, so a storm of reconnects costs only arithmetic."""
@@ -130,33 +128,49 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
 
     # --- one event ---
 
-    async def handle(self, sid: str, event: object, payload: list[Any]) -> Ack | None:
-        """Its acknowledgement; None when nobody is left to acknowledge to."""
+    def take(self, sid: str, event: object, payload: object, answer: Answer) -> None:
+        """Give the event its place in its connection's queue, and call `answer` with its acknowledgement: once, whatever
+        happens, and not at all when the connection is gone already.
+
+        Called in the order of arrival, and nothing is awaited before the place is taken.
+        """
         connection = self.connections.get(sid)
         if connection is None:
-            return None
-        outcome = "INTERNAL"
-        try:
-            # Nothing is awaited before the place in the queue is taken: it is the order of arrival.
-            ack = await self._queue(connection, event, payload[0] if payload else None)
-            outcome = "ok"
-        except ChatError as exc:
-            outcome = exc.code
-            ack = wire.failure(exc)
-        except Exception as exc:  # noqa: BLE001  whatever it is, the client gets its one acknowledgement
-            ack = wire.internal(_log_unexpected(str(event)[:64], exc))
+            return
         # A client may invent names without end; a counter has only those of the table.
-        self._on_event(event if isinstance(event, str) and event in self._handlers else "unknown", outcome)
-        return ack
+        name = event if isinstance(event, str) and event in self._handlers else "unknown"
+        try:
+            self._queue(connection, name, payload, answer)
+        except ChatError as exc:
+            self._answer(name, exc.code, wire.failure(exc), answer)
+        except Exception as exc:  # noqa: BLE001  whatever it is, the client gets its one acknowledgement
+            self._answer(name, "INTERNAL", wire.internal(_log_unexpected(str(event)[:64], exc)), answer)
 
-    def _queue(self, connection: Connection, event: object, payload: object) -> Awaitable[Ack]:
+    def _queue(self, connection: Connection, name: str, payload: object, answer: Answer) -> None:
         if self._draining:
             raise Draining
-        if not isinstance(event, str) or event not in self._handlers:
+        if name not in self._handlers:
             raise UnknownEvent
-        known, handler = self._handlers[event]
+        known, handler = self._handlers[name]
         request = parse(known.payload, payload)
-        return connection.inbox.put(lambda: handler(connection, request), known.turn)
+
+        async def work() -> None:
+            try:
+                ack, outcome = await handler(connection, request), "ok"
+            except ChatError as exc:
+                ack, outcome = wire.failure(exc), exc.code
+            except Exception as exc:  # noqa: BLE001  as above
+                ack, outcome = wire.internal(_log_unexpected(name, exc)), "INTERNAL"
+            self._answer(name, outcome, ack, answer)
+
+        connection.inbox.put(work, known.turn)
+
+    def _answer(self, name: str, outcome: str, ack: Ack, answer: Answer) -> None:
+        self._on_event(name, outcome)
+        try:
+            answer(ack)
+        except Exception as exc:  # noqa: BLE001  what cannot be written down is answered too
+            answer(wire.internal(_log_unexpected(name, exc)))
 
     async def space(self, sid: str | None, patience_s: float) -> None:
         """Wait until this connection can take another event, so that reading from it stops meanwhile."""

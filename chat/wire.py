@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from chat.errors import ChatError
@@ -10,8 +11,13 @@ from chat.model import Conversation, Message, MessageState, Page, Watermarks
 
 def instant(at_ms: int) -> str:
     """`2026-11-21T02:17:05.123Z`."""
-    text = datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{at_ms % 1000:03d}Z"
+    return f"{_second(at_ms // 1000)}.{at_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(at_s: int) -> str:
+    # Most instants on the wire are of this second; formatting one costs more than a message's JSON.
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _instant_or_none(at_ms: int | None) -> str | None:

@@ -5,6 +5,7 @@ so bytes are counted from the moment they are queued until the socket has accept
 """
 
 import asyncio
+import time
 from typing import Any
 
 
@@ -44,5 +45,4 @@ def size_of(frame: str | bytes) -> int:
     return len(frame.encode("utf-8", "surrogatepass"))
 
 
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()
+_now_s = time.monotonic

@@ -64,6 +64,7 @@ class Realtime:
             on_event=on_event,
         )
         self.server.register_namespace(self.namespace)
+        self.server.take = self.namespace.take
         self.server.space = self.namespace.space
         app.router.add_route("*", f"/{path.strip('/')}/", self.server.eio.handle_request)
         app.cleanup_ctx.append(self._sweeping)

@@ -19,8 +19,6 @@ from server.realtime.rooms import IndexedManager
 
 log = structlog.get_logger(__name__)
 
-#: Names that the library keeps for itself; a client's event of such a name is not the real thing.
-_RESERVED: Final = frozenset({"connect", "disconnect"})
 #: Nothing in the chat is binary. A few attachments are read, so that validation can name the field; more are
 #: an attack.
 _MAX_ATTACHMENTS: Final = 4
@@ -47,6 +45,8 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
         logger = logging.getLogger("server.realtime.socketio")
         logger.setLevel(logging.ERROR)
         super().__init__(client_manager=IndexedManager(), logger=logger, json=codec, always_connect=False)
+        #: Takes an event and, once, gives its acknowledgement to the last argument.
+        self.take: Callable[[str, object, object, Callable[[dict[str, Any]], None]], None] | None = None
         #: Waits until a connection can take another event.
         self.space: Callable[[str | None, float], Awaitable[None]] | None = None
         #: Ephemeral events that lagging clients were spared, and clients that were cut off.
@@ -131,13 +131,21 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
     async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:  # noqa: A002  the library's name
         if not isinstance(data, list) or not data:
             raise ValueError("an event is a list that starts with its name")
-        if not isinstance(data[0], str) or data[0] in _RESERVED:
-            data = ["", *data[1:]]  # in no table, so it is answered as unknown
+        sid = self.manager.sid_from_eio_sid(eio_sid, namespace or "/")
+        if not self.manager.is_connected(sid, namespace or "/"):
+            return
         if self.space is not None:
-            await self.space(
-                self.manager.sid_from_eio_sid(eio_sid, namespace or "/"), self._options.inbox_patience_s
-            )
-        await super()._handle_event(eio_sid, namespace, id, data)
+            await self.space(sid, self._options.inbox_patience_s)
+
+        def answer(ack: dict[str, Any]) -> None:
+            if id is not None:
+                self.enqueue(
+                    eio_sid,
+                    eio_packet.Packet(eio_packet.MESSAGE, f"{sio_packet.ACK}{id}{codec.dumps([ack])}"),
+                )
+
+        if self.take is not None:
+            self.take(sid, data[0], data[1] if len(data) > 1 else None, answer)
 
     # --- sockets that never finish connecting ---
 

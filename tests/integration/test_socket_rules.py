@@ -160,6 +160,22 @@ async def test_an_unexpected_error_is_answered_with_an_id_that_is_in_the_log(
     assert (await user.call("mark_seen", {"sessionId": SESSION}))["ok"]
 
 
+async def test_an_answer_that_cannot_be_written_is_still_an_answer(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for an acknowledgement must get one, also when the mistake is in the acknowledgement."""
+
+    async def state(session_id: str, viewer_id: str) -> dict[str, Any]:
+        return {"status": object()}
+
+    user = await w.connect(USER)
+    monkeypatch.setattr(w.gate, "state", state)
+    ack = await user.call("join_session", {"sessionId": SESSION})
+    assert ack["error"]["code"] == "INTERNAL"
+    monkeypatch.undo()
+    assert (await user.call("join_session", {"sessionId": SESSION}))["ok"]
+
+
 async def test_a_store_that_does_not_answer_is_a_retryable_error(w: World) -> None:
     user = await w.joined(USER)
 
