@@ -54,13 +54,21 @@ def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     return event
 
 
+#: What the standard library puts into a record by itself; `message` and `asctime` are its formatters'.
+_OF_EVERY_RECORD: Final = frozenset(
+    {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "event", "logger"}
+)
+
+
 class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info is not None and isinstance(record.exc_info[1], HttpProcessingError):
             # Bytes that are no HTTP: aiohttp has answered 400, and a scanner must not fill the disk with tracebacks.
             return
         log = structlog.get_logger(record.name)
-        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        # What the engines pass in `extra`, the session's id above all: a line about a session can be found by it.
+        facts = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info, **facts)
 
 
 def _dumps(event: Any, **_: Any) -> str:

@@ -50,6 +50,21 @@ def test_libraries_speak_through_it_too(capsys):
     assert [(line["event"], line["logger"]) for line in _lines(capsys)] == [("a word", "some.library")]
 
 
+def test_a_line_of_the_engine_carries_its_session(capsys):
+    """At 3 a.m. the operator has a session's id, and asks the log for it."""
+    configure_logging("INFO", "json")
+    logging.getLogger("billing_engine.consultations.engine").warning(
+        "billing step will be tried again: %r",
+        ValueError("x"),
+        extra={"session_id": "s1", "reset_token": "t"},
+    )
+    (line,) = _lines(capsys)
+
+    assert (line["session_id"], line["reset_token"]) == ("s1", "***")
+    assert line["event"] == "billing step will be tried again: ValueError('x')"
+    assert line["logger"] == "billing_engine.consultations.engine"
+
+
 def test_bytes_that_are_no_http_leave_no_traceback(capsys):
     """Every scanner of the internet sends them."""
     configure_logging("INFO", "json")
