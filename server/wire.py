@@ -7,7 +7,6 @@ import base64
 import binascii
 import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Generic, TypeVar
 
@@ -25,6 +24,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from chat.wire import instant
 from server.auth.model import email_problem, password_problem
 from server.errors import ValidationFailed
 
@@ -152,10 +152,8 @@ MoneyOut = Annotated[
 # --- Time
 
 
-def rfc3339(ms: int) -> str:
-    """The instant in UTC with milliseconds: `2026-11-21T02:17:00.123Z`."""
-    whole = datetime.fromtimestamp(ms // 1000, UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+#: An instant as SPEC 1 writes it, the same on sockets and over HTTP.
+rfc3339: Final = instant
 
 
 #: Epoch milliseconds inside, RFC 3339 on the wire; for responses.
