@@ -33,3 +33,12 @@ class DuplicateId(Exception):
         self.collection = collection
         self.id = id_
         super().__init__(f"{collection}: {id_!r} exists")
+
+
+class CannotOpen(Exception):
+    """The database cannot be used. The message is meant for the operator and says which one it is."""
+
+    def __init__(self, where: object, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(f"{where}: {reason}")

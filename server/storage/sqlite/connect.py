@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from server.storage.sqlite.failures import CannotOpen
+from server.storage.errors import CannotOpen
 
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
 

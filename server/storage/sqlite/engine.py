@@ -11,10 +11,9 @@ from typing import Final, TypeVar
 
 import structlog
 
-from server.storage.errors import StoreUnavailable
+from server.storage.errors import CannotOpen, StoreUnavailable
 from server.storage.sqlite.backup import backup_to
 from server.storage.sqlite.connect import FIXED_VERSION, Synchronous, open_readonly, open_writer
-from server.storage.sqlite.failures import CannotOpen
 from server.storage.sqlite.filelock import DatabaseInUse, exclusive
 from server.storage.sqlite.lanes import Lane
 from server.storage.sqlite.readers import Readers

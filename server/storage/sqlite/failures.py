@@ -1,7 +1,6 @@
 """Which of SQLite's failures mean what."""
 
 import sqlite3
-from pathlib import Path
 from typing import Final
 
 from server.storage.errors import StoreUnavailable
@@ -23,15 +22,6 @@ _TROUBLE: Final = frozenset(
     }
 )
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
-
-class CannotOpen(Exception):
-    """The database file cannot be used. The message is meant for the operator and names the file."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        self.path = path
-        self.reason = reason
-        super().__init__(f"{path}: {reason}")
 
 
 def primary_code(exc: BaseException) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from server.storage.sqlite.failures import CannotOpen
+from server.storage.errors import CannotOpen
 
 
 class DatabaseInUse(CannotOpen):
