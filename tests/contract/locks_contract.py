@@ -1,16 +1,24 @@
 """What every `Locks` must do. An engine's test supplies `locks`, `rival` (the same locks seen by another process, or the
-same object) and `let_expire`."""
+same object), `age` (makes all locks older by so many milliseconds) and `TTL_MS`, the lifetime of a lock."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from billing_engine.consultations.ports import Locks
 
 BOTH = ("lock:user:1", "lock:lawyer:1")
+TTL_MS = 30_000
+Age = Callable[[int], Awaitable[None]]
 
 
 class LocksContract:
-    """Subclasses supply `locks`, `rival` and `let_expire` (waits, or moves the clock, past the lifetime of a lock)."""
+    """Subclasses supply `locks`, `rival` and `age`."""
+
+    @pytest.fixture
+    def let_expire(self, age: Age) -> Callable[[], Awaitable[None]]:
+        return lambda: age(TTL_MS)
 
     async def test_free_names_are_taken_together(self, locks: Locks, rival: Locks) -> None:
         assert await locks.acquire(BOTH, "s1") is None
@@ -80,6 +88,48 @@ class LocksContract:
         await locks.release(BOTH, "s1")
 
         assert await locks.acquire(BOTH, "s3") == BOTH[0]
+
+    async def test_a_renewal_lengthens_what_is_ours(self, locks: Locks, rival: Locks, age: Age) -> None:
+        """A session of an hour renews with each tick and is never bookable in between."""
+        await locks.acquire(BOTH, "s1")
+        for _ in range(3):
+            await age(TTL_MS - 1_000)
+            await locks.renew(BOTH, "s1")
+
+        assert await rival.acquire(BOTH, "s2") == BOTH[0]
+        assert await rival.acquire(BOTH[1:], "s2") == BOTH[1]
+
+    async def test_taking_ones_own_again_lengthens_it(self, locks: Locks, rival: Locks, age: Age) -> None:
+        await locks.acquire(BOTH, "s1")
+        await age(TTL_MS - 1_000)
+        await locks.acquire(BOTH, "s1")
+        await age(TTL_MS - 1_000)
+
+        assert await rival.acquire(BOTH[1:], "s2") == BOTH[1]
+
+    async def test_a_refusal_lengthens_nothing(self, locks: Locks, rival: Locks, age: Age) -> None:
+        """Whoever keeps trying must not keep a dead process's lock alive."""
+        await locks.acquire(BOTH, "s1")
+        await age(TTL_MS - 1_000)
+        assert await rival.acquire(BOTH, "s2") == BOTH[0]
+        await rival.renew(BOTH, "s2")
+        await age(1_000)
+
+        assert await rival.acquire(BOTH, "s2") is None
+
+    async def test_a_release_of_a_part_keeps_the_rest(self, locks: Locks, rival: Locks) -> None:
+        await locks.acquire(BOTH, "s1")
+        await locks.release(BOTH[:1], "s1")
+
+        assert await rival.acquire(BOTH[:1], "s2") is None
+        assert await rival.acquire(BOTH, "s2") == BOTH[1]
+
+    async def test_a_repeated_release_is_harmless(self, locks: Locks, rival: Locks) -> None:
+        await locks.acquire(BOTH, "s1")
+        await locks.release(BOTH, "s1")
+        await locks.release(BOTH, "s1")
+
+        assert await rival.acquire(BOTH, "s2") is None
 
     async def test_a_renewal_after_expiry_takes_free_names_again(
         self, locks: Locks, rival: Locks, let_expire: Callable[[], Awaitable[None]]

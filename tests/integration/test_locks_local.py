@@ -1,14 +1,10 @@
 """The locks of one process keep the contract of all locks."""
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 
 from server.locks.local import LocalLocks
-from tests.contract.locks_contract import LocksContract
+from tests.contract.locks_contract import TTL_MS, Age, LocksContract
 from tests.support.manual_clock import ManualClock
-
-TTL_MS = 30_000
 
 
 class TestLocalLocks(LocksContract):
@@ -25,8 +21,8 @@ class TestLocalLocks(LocksContract):
         return locks
 
     @pytest.fixture
-    def let_expire(self, clock: ManualClock) -> Callable[[], Awaitable[None]]:
-        async def expire() -> None:
-            clock.jump_ms(TTL_MS)
+    def age(self, clock: ManualClock) -> Age:
+        async def older(by_ms: int) -> None:
+            clock.jump_ms(by_ms)
 
-        return expire
+        return older
