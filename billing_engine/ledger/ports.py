@@ -22,6 +22,15 @@ class Write(NamedTuple):
     account: Account
 
 
+class OpenHold(NamedTuple):
+    """Where a hold is, and who owns it at which epoch."""
+
+    account_id: str
+    hold_id: str
+    owner: str
+    epoch: int
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A copied-out entry. `applied`: every credit of it has been added to its account. `credits_after`: their balances after."""
@@ -128,8 +137,8 @@ class LedgerStore(Protocol):
         """Accounts with a tail or with credits not forgotten: where redo has work."""
         ...
 
-    async def open_holds(self, prefix: str) -> list[tuple[str, str]]:
-        """(account id, hold id) of every open hold whose id starts with `prefix`."""
+    async def open_holds(self, prefix: str, *, owner: str | None = None) -> list[OpenHold]:
+        """Every open hold whose id starts with `prefix` (and that `owner` owns): takeover asks for a dead process's."""
         ...
 
     async def lines(

@@ -22,7 +22,7 @@ from billing_engine.ledger.model import (
     same_content,
     void,
 )
-from billing_engine.ledger.ports import Activity, LedgerStore, Line, Row, Total
+from billing_engine.ledger.ports import Activity, LedgerStore, Line, OpenHold, Row, Total
 
 
 class Ledger:
@@ -142,9 +142,9 @@ class Ledger:
         """Sum of what these kinds of transfer brought to the account on days starting with the prefix."""
         return await self._store.total_credited(account_id, kinds=kinds, day_prefix=day_prefix)
 
-    async def open_holds(self, prefix: str) -> list[tuple[str, str]]:
-        """(account id, hold id) of the open holds whose id starts with `prefix`."""
-        return await self._store.open_holds(prefix)
+    async def open_holds(self, prefix: str, *, owner: str | None = None) -> list[OpenHold]:
+        """The open holds whose id starts with `prefix`; with `owner` only those that it owns."""
+        return await self._store.open_holds(prefix, owner=owner)
 
     async def copied_out(self, keys: Sequence[str]) -> dict[str, Row]:
         """The rows of these keys, whole: with all their transfers."""

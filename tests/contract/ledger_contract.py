@@ -401,7 +401,10 @@ class LedgerContract:
         for hold_id in ("consult:1", "consult:2", "ai:1"):
             await open_(ledger, W, hold_id, 5)
         await close(ledger, W, "consult:1")
-        assert await ledger.open_holds("consult:") == [(W, "consult:2")]
+        (found,) = await ledger.open_holds("consult:")
+        assert (found.account_id, found.hold_id) == (W, "consult:2")
+        assert await ledger.open_holds("consult:", owner=found.owner) == [found]
+        assert await ledger.open_holds("consult:", owner="somebody else") == []
 
     # --- two processes ---
 

@@ -18,6 +18,7 @@ from billing_engine.ledger.ports import (
     LedgerStore,
     Line,
     Moved,
+    OpenHold,
     Row,
     Total,
     Versioned,
@@ -307,12 +308,35 @@ class WorkContract:
             account(V, 10, held=4, holds={"consult:9": hold("consult:9", 4)}),
             account(E, 10),
         )
-        assert sorted(await store.open_holds("consult:")) == [(V, "consult:9"), (W, "consult:1")]
-        assert await store.open_holds("con_ult:") == [(W, "con_ult:2")]
+        assert sorted(await store.open_holds("consult:")) == [
+            OpenHold(V, "consult:9", "me", 1),
+            OpenHold(W, "consult:1", "me", 1),
+        ]
+        assert await store.open_holds("con_ult:") == [OpenHold(W, "con_ult:2", "me", 1)]
         assert len(await store.open_holds("")) == 4
         assert await store.open_holds("%") == []
         await store.commit([Write("v1", "v2", account(W, 10))])
-        assert await store.open_holds("") == [(V, "consult:9")]
+        assert await store.open_holds("") == [OpenHold(V, "consult:9", "me", 1)]
+
+    async def test_open_holds_are_found_by_their_owner(self, store: LedgerStore) -> None:
+        """Takeover asks for what a dead process owned: one too many is robbed from the living, one too few is lost."""
+        mine, adopted = hold("consult:1", 1), Hold("consult:2", 2, 7, 3, "other", {})
+        holds = {"consult:1": mine, "consult:2": adopted, "ai:3": Hold("ai:3", 3, 1, 1, "other", {})}
+        await made(
+            store,
+            account(W, 10, held=6, holds=holds),
+            account(V, 10, held=1, holds={"consult:4": hold("consult:4", 1)}),
+        )
+        assert await store.open_holds("consult:", owner="other") == [OpenHold(W, "consult:2", "other", 3)]
+        assert sorted(await store.open_holds("", owner="me")) == [
+            OpenHold(V, "consult:4", "me", 1),
+            OpenHold(W, "consult:1", "me", 1),
+        ]
+        assert await store.open_holds("", owner="nobody") == []
+        assert await store.open_holds("", owner="") == []
+        moved = holds | {"consult:1": mine._replace(owner="other", epoch=2)}
+        assert await store.commit([Write("v1", "v2", account(W, 10, held=6, holds=moved))]) == []
+        assert await store.open_holds("", owner="me") == [OpenHold(V, "consult:4", "me", 1)]
 
 
 class ReportsContract:

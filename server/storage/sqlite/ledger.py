@@ -12,7 +12,7 @@ import orjson
 
 from billing_engine.errors import InvariantBroken
 from billing_engine.ledger.model import Account, Entry, KeyState, quantity_of
-from billing_engine.ledger.ports import Activity, Booked, Line, Moved, Row, Total, Versioned, Write
+from billing_engine.ledger.ports import Activity, Booked, Line, Moved, OpenHold, Row, Total, Versioned, Write
 from server.storage.ledger_codec import (
     entry_of_json,
     entry_to_json,
@@ -176,14 +176,14 @@ class SqliteLedgerStore:
         sql = "SELECT id FROM ledger_accounts WHERE tail IS NOT NULL OR credited IS NOT NULL"
         return await self._db.scan(lambda conn: [id_ for (id_,) in conn.execute(sql)])
 
-    async def open_holds(self, prefix: str) -> list[tuple[str, str]]:
-        def work(conn: sqlite3.Connection) -> list[tuple[str, str]]:
+    async def open_holds(self, prefix: str, *, owner: str | None = None) -> list[OpenHold]:
+        def work(conn: sqlite3.Connection) -> list[OpenHold]:
             found = conn.execute("SELECT id, holds FROM ledger_accounts WHERE holds IS NOT NULL")
             return [
-                (id_, hold_id)
+                OpenHold(id_, hold.id, hold.owner, hold.epoch)
                 for id_, raw in found
-                for hold_id in holds_of_json(orjson.loads(raw))
-                if hold_id.startswith(prefix)
+                for hold in holds_of_json(orjson.loads(raw)).values()
+                if hold.id.startswith(prefix) and owner in (None, hold.owner)
             ]
 
         return await self._db.scan(work)
