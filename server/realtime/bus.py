@@ -16,6 +16,16 @@ class Bus(Protocol):
     #: Hears (channel, message) of the channels that this process has subscribed to.
     take: Callable[[str, bytes], None]
 
+    @property
+    def connected(self) -> bool:
+        """Whether others can be heard and reached, as far as is known."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Messages that could not be sent."""
+        ...
+
     def publish(self, channel: str, message: bytes) -> None:
         """Send to the processes that subscribed to the channel, in order. Never waits, never raises; drops when it cannot keep up."""
         ...

@@ -1,0 +1,118 @@
+"""The sending half of the bus: one queue, one worker, and no second try."""
+
+import asyncio
+from collections import deque
+from typing import Any, Final
+
+import structlog
+
+from server.redis_client import FAILURES, RedisClient
+
+log = structlog.get_logger(__name__)
+
+#: What may wait. Beyond it messages are dropped: nothing here is worth the memory that bills sessions.
+MAX_WAITING: Final = 10_000
+MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
+#: Messages in one round trip.
+_BATCH: Final = 256
+#: How long nothing is tried after a failure. What comes meanwhile is dropped: old ticks and typing are worse than none.
+_REST_S: Final = 0.25
+
+
+class Publisher:
+    """Publishes in order, at most once: a batch whose reply was lost may have arrived and is not sent again."""
+
+    def __init__(
+        self, redis: RedisClient, *, max_waiting: int = MAX_WAITING, max_bytes: int = MAX_WAITING_BYTES
+    ) -> None:
+        self._redis = redis
+        self._max_waiting = max_waiting
+        self._max_bytes = max_bytes
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._waiting_bytes = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._resting = False
+        self._dropped_in_outage = 0
+        #: Messages that were handed to Redis, and that were not.
+        self.sent = 0
+        self.dropped = 0
+        #: Since the last failure nothing has gone through.
+        self.away = False
+
+    def put(self, channel: str, message: bytes) -> None:
+        """Queue it, or drop it. Never waits, never raises."""
+        full = len(self._waiting) >= self._max_waiting or self._waiting_bytes >= self._max_bytes
+        if self._resting or full:
+            self._drop(1)
+            return
+        self._waiting.append((channel, message))
+        self._waiting_bytes += len(message)
+        self._idle.clear()
+        self._wake.set()
+
+    async def flush(self, patience_s: float) -> None:
+        """Wait until everything queued was sent or dropped, or until patience ends."""
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        connection: Any = self._redis.connection()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while batch := self._take():
+                    try:
+                        await self._send(connection, batch)
+                    except FAILURES as exc:
+                        self._failed(exc, len(batch))
+                        await connection.disconnect(nowait=True)
+                        await self._rest()
+                self._idle.set()
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _send(self, connection: Any, batch: list[tuple[str, bytes]]) -> None:
+        await connection.connect()
+        await connection.send_packed_command(
+            connection.pack_commands(("PUBLISH", channel, message) for channel, message in batch)
+        )
+        for _ in batch:
+            await connection.read_response()
+        self.sent += len(batch)
+        if self.away:
+            self.away = False
+            log.info("bus_publishes_again", dropped=self._dropped_in_outage)
+            self._dropped_in_outage = 0
+
+    def _take(self) -> list[tuple[str, bytes]]:
+        batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+        self._waiting_bytes -= sum(len(message) for _, message in batch)
+        return batch
+
+    def _failed(self, exc: BaseException, messages: int) -> None:
+        if not self.away:
+            self.away = True
+            log.warning("bus_cannot_publish", error=f"{type(exc).__name__}: {exc}")
+        self._drop(messages + len(self._waiting))
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    async def _rest(self) -> None:
+        self._resting = True
+        self._idle.set()
+        try:
+            await asyncio.sleep(_REST_S)
+        finally:
+            self._resting = False
+
+    def _drop(self, messages: int) -> None:
+        self.dropped += messages
+        if self.away:
+            self._dropped_in_outage += messages
