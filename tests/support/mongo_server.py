@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -107,14 +109,35 @@ DEPLOYMENTS: Final = (
 
 
 @pytest.fixture(scope="session")
-def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
-    """One for all tests of a process. Whoever stops it starts one of his own instead."""
-    with MongoServer(tmp_path_factory.mktemp("mongo")) as server:
+def mongo_server() -> Iterator[MongoServer]:
+    """One for all tests of a process, in memory where the system offers it. Whoever stops one starts his own instead."""
+    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with (
+        tempfile.TemporaryDirectory(prefix="mongo-", dir=fast) as directory,
+        MongoServer(Path(directory)) as server,
+    ):
         yield server
 
 
+@pytest.fixture(scope="session")
+def mongo_admin() -> Iterator[Callable[[str], "pymongo.MongoClient[dict[str, Any]]"]]:
+    """Clients that stay connected: a new one for each test costs more than most of these tests."""
+    with ExitStack() as stack:
+        clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
+
+        def client(url: str) -> "pymongo.MongoClient[dict[str, Any]]":
+            host = urlsplit(url).netloc
+            if host not in clients:
+                clients[host] = stack.enter_context(pymongo.MongoClient(url))
+            return clients[host]
+
+        yield client
+
+
 @pytest.fixture(params=DEPLOYMENTS)
-def mongo_url(request: pytest.FixtureRequest) -> Iterator[str]:
+def mongo_url(
+    request: pytest.FixtureRequest, mongo_admin: Callable[[str], "pymongo.MongoClient[dict[str, Any]]"]
+) -> Iterator[str]:
     """A database of the test's own, empty, and dropped at its end."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     if request.param == "real":
@@ -123,9 +146,7 @@ def mongo_url(request: pytest.FixtureRequest) -> Iterator[str]:
         server: MongoServer = request.getfixturevalue("mongo_server")
         url = server.url(name)
     yield url
-    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(url)
-    with client:
-        client.drop_database(name)
+    mongo_admin(url).drop_database(name)
 
 
 @pytest.fixture(params=["pymongo", "motor"])

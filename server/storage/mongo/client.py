@@ -1,12 +1,13 @@
 """The connection to MongoDB. Two drivers stand behind it; what differs between them ends in this file."""
 
 import datetime as dt
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+import pymongo
+from pymongo import ASCENDING, AsyncMongoClient, IndexModel, ReadPreference, WriteConcern
 from pymongo.errors import ConfigurationError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
@@ -18,6 +19,7 @@ Driver = Literal["pymongo", "motor"]
 
 _DEFAULT_DATABASE: Final = "tarazu"
 _EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001  the driver's instants carry no zone: they are UTC
+_INDEX_S: Final = 3_600.0
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 
 
@@ -67,6 +69,20 @@ class MongoDatabase:
                 cursor = await cursor
             found: list[dict[str, Any]] = await cursor.to_list(None)
             return found
+
+    async def make_indexes(self, name: str, indexes: Iterable[Sequence[str]]) -> None:
+        """Make those that are missing, each ascending in all its fields; harmless to repeat. It takes as long as it takes: on a large
+        collection that is minutes, in which others read and write. Raises `StoreUnavailable`.
+        """
+        models = [IndexModel([(field, ASCENDING) for field in self._usable(index)]) for index in indexes]
+        if models:
+            with store_failures, pymongo.timeout(_INDEX_S):
+                await self.collection(name).create_indexes(models)
+
+    def _usable(self, index: Sequence[str]) -> Sequence[str]:
+        # Only a replica set is for production. The stand-in of the tests refuses all inserts once an index names `_id`; there, and on
+        # a developer's single server, ties are sorted in memory.
+        return index if self.replicated else [field for field in index if field != "_id"]
 
     async def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Run a command on this database. Raises `StoreUnavailable`."""
