@@ -16,8 +16,16 @@ class Clock(Protocol):
 class SessionGate(Protocol):
     """Billing's answers about a session. The chat never computes them."""
 
-    def is_open(self, session_id: str) -> bool:
-        """Whether the session is ACTIVE and paid at this very instant. Never waits; unknown is closed."""
+    def is_open(self, session_id: str) -> bool | None:
+        """Whether the session is ACTIVE and paid at this very instant. Never waits. None: this process does not know; `look` does."""
+        ...
+
+    async def look(self, session_id: str) -> bool:
+        """The answer where `is_open` has none. Whoever asks first goes on first: what is sent in order is stored in order.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
         ...
 
     async def state(self, session_id: str, viewer_id: str) -> dict[str, Any]:
@@ -136,10 +144,26 @@ class Transport(Protocol):
         *,
         ephemeral: bool = False,
         skip: str | None = None,
+        here_only: bool = False,
     ) -> None:
         """Queue the event on every socket in `room` but `skip`, in call order for each. An ephemeral one is
         dropped where a client lags.
+
+        Sockets of other processes get it, too, unless `here_only` or unless the way to them is cut; a client notices by `lastSeq`.
         """
+        ...
+
+    def tell_processes(self, room: str, facts: Mapping[str, Any]) -> None:
+        """Tell the other processes that have sockets in the room; their clients hear nothing of it. As lossy as `send`."""
+        ...
+
+    async def hears(self, room: str) -> None:
+        """Return once what other processes send to the room will arrive here, or after a moment if that cannot be had."""
+        ...
+
+    @property
+    def reaches_beyond(self) -> bool:
+        """Whether there may be sockets at other processes, so that nobody here does not mean nobody."""
         ...
 
     def occupied(self, room: str) -> bool:

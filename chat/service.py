@@ -101,10 +101,10 @@ class ChatService:
         """Store a message and tell the room. True beside it: it was stored before, and nothing was told
         again.
 
-        Nothing is awaited before the store has the write in its queue, so sends that start in order are
-        stored in order. Raises `NotFound`, `SessionNotActive`, `IdempotencyMismatch`, `Unavailable`.
+        Nothing is awaited before the store has the write in its queue (or awaited in the order of asking), so
+        sends that start in order are stored in order. Raises `NotFound`, `SessionNotActive`, `IdempotencyMismatch`, `Unavailable`.
         """
-        if not self._gate.is_open(session_id):
+        if not await self._is_open(session_id):
             return await self._sent_before(person_id, session_id, body=body, client_msg_id=client_msg_id)
         message, duplicate = await self._store.append(
             session_id=session_id,
@@ -134,11 +134,13 @@ class ChatService:
             person_id, session_id, seen_seq=EVERYTHING if upto_seq is None else upto_seq
         )
 
-    def typing(self, person_id: str, session_id: str, *, is_typing: bool, skip: str | None = None) -> None:
+    async def typing(
+        self, person_id: str, session_id: str, *, is_typing: bool, skip: str | None = None
+    ) -> None:
         """Tell the room, except the socket `skip`. The caller has checked that the person is in it. Raises
-        `SessionNotActive`.
+        `SessionNotActive`, `Unavailable`.
         """
-        if not self._gate.is_open(session_id):
+        if not await self._is_open(session_id):
             raise SessionNotActive(session_id=session_id)
         view = {"sessionId": session_id, "userId": person_id, "isTyping": is_typing}
         self._push.to_session(session_id, "typing", view, skip=skip)
@@ -175,6 +177,10 @@ class ChatService:
 
     # --- what they share ---
 
+    async def _is_open(self, session_id: str) -> bool:
+        known = self._gate.is_open(session_id)
+        return await self._gate.look(session_id) if known is None else known
+
     async def _sent_before(
         self, person_id: str, session_id: str, *, body: str, client_msg_id: str | None
     ) -> tuple[Message, bool]:
@@ -205,7 +211,7 @@ class ChatService:
             seen_seq=seen_seq,
             at_ms=self._clock.now_ms(),
             # Read after the end, or while nothing is served: true, but no evidence that the session went on.
-            in_service=self._gate.is_open(session_id),
+            in_service=await self._is_open(session_id),
         )
         if advance.changed:
             self._tell(

@@ -22,7 +22,7 @@ from billing_engine.consultations.billing import (
 )
 from billing_engine.consultations.errors import StillFunded, Unattended
 from billing_engine.consultations.model import EndReason, Session, SessionEvent
-from billing_engine.consultations.ports import Announcer, Locks, Timeline
+from billing_engine.consultations.ports import Announcer, Locks, NoPeers, Peers, Timeline
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.settlement import Settlement, ended_record, lock_names, trail_rows
 from billing_engine.consultations.views import final_view, live_view
@@ -92,7 +92,10 @@ class Engine:
         settlement: Settlement,
         announcer: Announcer,
         observer: Observer | None = None,
+        peers: Peers | None = None,
     ) -> None:
+        """Without `peers` there is no other process."""
+        self._peers = peers or NoPeers()
         self._ledger = ledger
         self._clock = clock
         self._rules = rules
@@ -104,6 +107,8 @@ class Engine:
         self._live: dict[str, Live] = {}
         self._by_user: dict[str, Live] = {}
         self._settling: dict[str, asyncio.Task[None]] = {}
+        #: Sessions that another process has taken up, or that vanished here: for the metrics.
+        self.let_go = 0
 
     # -- what the outside asks -----------------------------------------------------------------------------------
 
@@ -144,11 +149,32 @@ class Engine:
         live.task = asyncio.create_task(self._run(live))
 
     def recharged(self, user_id: str) -> None:
-        """The user's wallet has more: extend at once, without waiting for the tick."""
+        """The user's wallet has more: extend at once, without waiting for the tick, here or wherever the session is billed."""
+        if not self.heard_recharged(user_id):
+            self._peers.recharged(user_id)
+
+    def heard_recharged(self, user_id: str) -> bool:
+        """Another process took the recharge, or this one; whether the user's session is billed here."""
         live = self._by_user.get(user_id)
         if live is not None:
             live.poked = "session:recharged"
             live.wake()
+        return live is not None
+
+    def heard_ended(self, session_id: str) -> None:
+        """Another process says that it has closed the session: ask the ledger now, not at the next tick."""
+        live = self._live.get(session_id)
+        if live is not None:
+            self._ask_at_once(live)
+
+    def look_again(self) -> None:
+        """Ask the ledger of every session at once whether it is still this process's."""
+        for live in self._live.values():
+            self._ask_at_once(live)
+
+    def _ask_at_once(self, live: Live) -> None:
+        live.retry_at_ms = self._clock.now_ms()
+        live.wake()
 
     def is_live(self, session_id: str) -> bool:
         """Whether this process bills the session."""
@@ -411,6 +437,8 @@ class Engine:
         live = self._live.pop(session.id, None)
         if live is not None:
             self._forget(live)
+        else:
+            self._peers.ended(session.id)
         if news:
             view = final_view(ended_record(session, entry), wallet_minor)
             self._announcer.announce(SessionEvent("session:ended", view))
@@ -447,6 +475,7 @@ class Engine:
                 await self._settled(live.session, entry)
                 return
         log.warning("session let go: %r", gone, extra={"session_id": live.session.id})
+        self.let_go += 1
         self._forget(live)
 
     # -- telling -----------------------------------------------------------------------------------------------------

@@ -86,7 +86,8 @@ class Session:
     """The stored record. Money in the currency's smallest unit, instants in epoch milliseconds.
 
     While the session lives, its bill is in the ledger's hold; `duration_s`, `total_minor` and `commission_minor`
-    are copied here from the ledger's closing entry and never computed again.
+    are copied here from the ledger's closing entry and never computed again. `owner` names the process that began the start: if it
+    dies half-way, others know whom to wait for no longer. Who bills a live session is the hold's word, never this field's.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Session:
     duration_s: int = 0
     total_minor: int = 0
     commission_minor: int = 0
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What consultations need from the outside, in their own words."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from billing_engine.consultations.model import LawyerTerms, Session, SessionEvent, Status, TimelineRow
 
@@ -18,8 +19,16 @@ class Sessions(Protocol):
         """Compare-and-set: replace the record by `to` if its status is one of `expect`; whether it was."""
         ...
 
+    async def get_many(self, session_ids: Sequence[str]) -> dict[str, Session]:
+        """Those that exist, by id."""
+        ...
+
     async def unfinished(self) -> list[Session]:
         """Every session that is STARTING, ACTIVE or PAUSED, oldest first."""
+        ...
+
+    async def starting(self) -> list[Session]:
+        """Every session that is STARTING, oldest first: few, and gone within seconds."""
         ...
 
     async def list_for(self, person_id: str, *, limit: int, before: tuple[int, str] | None) -> list[Session]:
@@ -80,6 +89,52 @@ class Locks(Protocol):
     async def ping(self) -> None:
         """Raises `Unavailable` when the locks cannot answer."""
         ...
+
+
+class Lease(NamedTuple):
+    """A process says that it lives: `beat` is another number each time. `role` is what it does (`web`, `worker`)."""
+
+    owner: str
+    beat: int
+    role: str
+
+
+class Leases(Protocol):
+    """One lease a process, in the store (LEDGER 5). Whether one is stale is each observer's own judgement: see `liveness`."""
+
+    async def beat(self, lease: Lease) -> bool:
+        """Write one's own lease; False if it was gone: somebody took this process for dead (or it is new)."""
+        ...
+
+    async def all(self) -> list[Lease]:
+        """Every lease that is stored."""
+        ...
+
+    async def drop(self, owner: str, *, beat: int | None = None) -> None:
+        """Delete a lease; with `beat` only if it has not moved since."""
+        ...
+
+
+class Peers(Protocol):
+    """Other processes, told of what may concern a session of theirs. A hint: never waits, never raises, may be lost."""
+
+    def recharged(self, user_id: str) -> None:
+        """The user's wallet has more."""
+        ...
+
+    def ended(self, session_id: str) -> None:
+        """The session was closed here."""
+        ...
+
+
+class NoPeers:
+    """There is no other process."""
+
+    def recharged(self, user_id: str) -> None:
+        del user_id
+
+    def ended(self, session_id: str) -> None:
+        del session_id
 
 
 class Lawyers(Protocol):

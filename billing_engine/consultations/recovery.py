@@ -1,12 +1,15 @@
 """What a process does with the sessions that another one left: go on, end at the evidence, or finish what was begun.
 
-Recovery never concludes from absence. A start without its ACTIVE mark is aborted by writing (LEDGER 2 and 5); a session whose
-hold is open is adopted by a write that moves its epoch; one whose hold is closed is settled from its entry.
+At its start, when it sees another process die (`takeover`), and once in a while for what fell between two of them. Recovery
+never concludes from absence. A start without its ACTIVE mark is aborted by writing (LEDGER 2 and 5); a session whose hold is open
+is adopted by a write that moves its epoch; one whose hold is closed is settled from its entry.
 """
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from functools import partial
+from typing import Final
 
 from billing_engine.clock import Clock
 from billing_engine.consultations.billing import (
@@ -14,6 +17,7 @@ from billing_engine.consultations.billing import (
     Close,
     Fence,
     adopt,
+    bill_of,
     close,
     hold_id_of,
     last_evidence_ms,
@@ -33,8 +37,12 @@ from billing_engine.ledger.service import Ledger
 log = logging.getLogger(__name__)
 
 
+#: What the hold of every consultation is called.
+HOLDS: Final = hold_id_of("")
+
+
 class Recovery:
-    """Takes up every unfinished session at start-up."""
+    """Takes up what nobody who lives is taking care of."""
 
     def __init__(
         self,
@@ -48,7 +56,10 @@ class Recovery:
         locks: Locks,
         engine: Engine,
         consultations: Consultations,
+        serves: bool = True,
     ) -> None:
+        """A process that does not serve (a worker) bills nobody: it ends what was abandoned, and finishes what was begun."""
+        self._serves = serves
         self._ledger = ledger
         self._clock = clock
         self._rules = rules
@@ -59,12 +70,36 @@ class Recovery:
         self._engine = engine
         self._consultations = consultations
 
-    async def run(self) -> int:
-        """Recover all; how many sessions go on. Raises what the store raises: a server that cannot recover does not serve."""
+    async def run(self, alive: frozenset[str] = frozenset()) -> int:
+        """Take care of every unfinished session whose process is neither this one nor `alive`; how many go on here.
+
+        Raises what the store raises: a server that cannot recover does not serve.
+        """
+        # Rows before holds: what is in the rows and no longer among the holds has been closed.
         unfinished = await self._sessions.unfinished()
-        results = await asyncio.gather(*(self._recover(session) for session in unfinished))
+        owners = {hold.hold_id: hold.owner for hold in await self._ledger.open_holds(HOLDS)}
+        taken_up = await self.take_up(
+            session
+            for session in unfinished
+            if not self._is_cared_for(session, owners.get(hold_id_of(session.id), ""), alive)
+        )
         await self._consultations.free_left_behind()
-        return sum(results)
+        return taken_up
+
+    def _is_cared_for(self, session: Session, hold_owner: str, alive: frozenset[str]) -> bool:
+        if session.status is Status.STARTING:
+            return session.owner in alive or session.owner == self._consultations.owner
+        if hold_owner == self._consultations.owner:
+            return self._engine.is_live(session.id)
+        return hold_owner in alive
+
+    async def take_up(self, sessions: Iterable[Session]) -> int:
+        """Adopt, settle or give back each; how many go on here. Raises what the store raises, once all have been tried."""
+        results = await asyncio.gather(*map(self._recover, sessions), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return sum(result is True for result in results)
 
     async def _recover(self, session: Session) -> bool:
         if session.status is Status.STARTING:
@@ -75,7 +110,16 @@ class Recovery:
         if hold is None:
             await self._settle_closed(session)
             return False
+        if hold.owner == self._consultations.owner:
+            return self._find_again(session, bill_of(account, hold))
         evidence_ms = await self._rooms.evidence_ms(session.id)
+        if not self._serves:
+            await self._abandon_if_due(session, hold, evidence_ms)
+            return False
+        return await self._go_on(session, hold, evidence_ms)
+
+    async def _go_on(self, session: Session, hold: Hold, evidence_ms: int) -> bool:
+        """Adopt it and bill it here; False where that is not to be."""
         try:
             bill = await self._adopt(session, hold, evidence_ms)
         except HoldGone:
@@ -87,13 +131,28 @@ class Recovery:
         except Unattended:
             await self._abandon(session, hold, evidence_ms)
             return False
+        # Billed from this instant on: what follows is a copy, and must not be what the next slice waits for.
+        self._engine.launch(session, bill, announce=None)
         await self._timeline.add(trail_rows(session.id, bill.meter.trail))
         try:
             await self._locks.acquire(lock_names(session.user_id, session.lawyer_id), session.id)
         except Unavailable as exc:
             log.warning("locks do not answer; billing goes on without them: %r", exc)
+        return True
+
+    def _find_again(self, session: Session, bill: Bill) -> bool:
+        """A session that this process has adopted without hearing so (the answer was lost) is billed by it from now on."""
+        idle_ms = self._clock.now_ms() - bill.meter.evidence_at_ms
+        # Younger ones may be on their way from the store to their start.
+        if self._engine.is_live(session.id) or idle_ms < 5 * self._rules.store_timeout_ms:
+            return False
         self._engine.launch(session, bill, announce=None)
         return True
+
+    async def _abandon_if_due(self, session: Session, hold: Hold, evidence_ms: int) -> None:
+        now_ms = self._clock.now_ms()
+        if now_ms - last_evidence_ms(hold, evidence_ms, now_ms) > self._rules.abandon_ms:
+            await self._abandon(session, hold, evidence_ms)
 
     async def _adopt(self, session: Session, hold: Hold, evidence_ms: int) -> Bill:
         change = partial(

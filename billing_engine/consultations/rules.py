@@ -11,7 +11,7 @@ class Rules:
 
     `lead_ms` is how far past the next tick a slice reaches: at least 2 s and two store timeouts, or every tick would leave
     the time of its own commit unpaid (LEDGER 3). `slot_ms` groups ticks so that they meet in one commit; deadlines of money
-    are never rounded.
+    are never rounded. A process beats every sixth of `lease_ms`; unmoved for all of it, its lease is stale to whoever has watched it.
     """
 
     asset: Asset = INR
@@ -24,4 +24,10 @@ class Rules:
     abandon_ms: int = 120_000
     store_timeout_ms: int = 1_000
     lock_ttl_ms: int = 60_000
+    lease_ms: int = 1_200
     warnings_s: tuple[int, ...] = (120, 60, 30)
+
+    @property
+    def beat_ms(self) -> int:
+        """How often a process writes its lease and looks at the others'."""
+        return max(1, self.lease_ms // 6)

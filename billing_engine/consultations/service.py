@@ -45,6 +45,7 @@ from billing_engine.consultations.ports import (
     Timeline,
 )
 from billing_engine.consultations.rules import Rules
+from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.settlement import (
     Settlement,
     ended_record,
@@ -82,8 +83,10 @@ class Consultations:
         settlement: Settlement,
         owner: str | None = None,
         standing: Standing | None = None,
+        elsewhere: ServedElsewhere | None = None,
     ) -> None:
-        """Without `standing` nobody's account is ever shut."""
+        """Without `standing` nobody's account is ever shut; without `elsewhere` no other process serves anybody."""
+        self._elsewhere = elsewhere
         self._ledger = ledger
         self._clock = clock
         self._rules = rules
@@ -128,6 +131,7 @@ class Consultations:
                 max_minor=max_minor,
                 status=Status.STARTING,
                 created_at_ms=self._clock.now_ms(),
+                owner=self.owner,
             )
         elif session.status is not Status.STARTING:
             return await self._begun(session.id)
@@ -315,11 +319,11 @@ class Consultations:
 
     async def free_left_behind(self) -> None:
         """Claims are the last thing that an end or an aborted start gives up: finish what those that are left over tell of."""
-        for session_id in sorted(set((await self._claims.everyone()).values())):
-            session = await self._sessions.get(session_id)
-            if session is not None and session.status is Status.ABORTED:
+        claimed = sorted(set((await self._claims.everyone()).values()))
+        for session in (await self._sessions.get_many(claimed)).values():
+            if session.status is Status.ABORTED:
                 await self.give_back(session)
-            elif session is not None and session.status in FINISHED:
+            elif session.status in FINISHED:
                 await self._settlement.release(session)
 
     # -- ending ------------------------------------------------------------------------------------------------------
@@ -359,9 +363,17 @@ class Consultations:
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
-    def is_open(self, session_id: str) -> bool:
-        """Whether messages may be sent in it at this instant."""
-        return self._engine.is_open(session_id)
+    def is_open(self, session_id: str) -> bool | None:
+        """Whether messages may be sent in it at this instant. None: another process bills it, and `look` finds out."""
+        if self._elsewhere is None or self._engine.is_live(session_id):
+            return self._engine.is_open(session_id)
+        return self._elsewhere.is_open(session_id)
+
+    async def look(self, session_id: str) -> bool:
+        """`is_open` for whoever got None. Callers go on in the order in which they asked. Raises `Unavailable`."""
+        if self._elsewhere is None:
+            return self._engine.is_open(session_id)
+        return await self._elsewhere.look(session_id)
 
     async def own(self, session_id: str, *, caller_id: str, is_admin: bool = False) -> Session:
         """The session's record for one of its parties or an admin. Raises `SessionNotFound` for anyone else."""

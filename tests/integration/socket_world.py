@@ -37,6 +37,9 @@ class Gate:
     def is_open(self, session_id: str) -> bool:
         return session_id in self.open
 
+    async def look(self, session_id: str) -> bool:
+        return self.is_open(session_id)
+
     async def state(self, session_id: str, viewer_id: str) -> dict[str, Any]:
         self.asked.append((session_id, viewer_id))
         return {

@@ -9,16 +9,20 @@ from typing import Any
 
 from billing_engine.consultations.engine import Engine
 from billing_engine.consultations.model import LawyerTerms, SessionEvent
+from billing_engine.consultations.ports import Peers
 from billing_engine.consultations.recovery import Recovery
 from billing_engine.consultations.rules import Rules
+from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import Settlement
+from billing_engine.consultations.takeover import WEB, Takeover
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import INR
 from billing_engine.wallets.service import WalletRules, Wallets
 from server.gateways.simulated import SimulatedGateway
 from server.locks.local import LocalLocks
 from server.storage.repositories.claims import CollectionClaims
+from server.storage.repositories.leases import CollectionLeases
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
 from server.storage.sqlite.collection import SqliteCollections
@@ -125,7 +129,20 @@ class WatchedDatabase:
 class World:
     """One process's consultations. `clock.advance` returns when everything that came due has been done and stored."""
 
-    def __init__(self, db: SqliteDatabase, clock: ManualClock, rules: Rules, *, atomic: bool = True) -> None:
+    def __init__(
+        self,
+        db: SqliteDatabase,
+        clock: ManualClock,
+        rules: Rules,
+        *,
+        atomic: bool = True,
+        role: str | None = None,
+        peers: Peers | None = None,
+    ) -> None:
+        """With a `role` it is one of several processes that watch each other; without, it is alone."""
+        self.role = role
+        self.peers = peers
+        self.takeover: Takeover | None = None
         self.db: Any = WatchedDatabase(db)
         self.clock = clock
         self.rules = rules
@@ -159,7 +176,9 @@ class World:
             settlement=self.settlement,
             announcer=self.heard,
             observer=self.punctuality,
+            peers=self.peers,
         )
+        elsewhere = ServedElsewhere(ledger=self.ledger, sessions=self.sessions, clock=self.clock)
         self.consultations = Consultations(
             ledger=self.ledger,
             clock=self.clock,
@@ -172,6 +191,7 @@ class World:
             rooms=rooms,
             engine=self.engine,
             settlement=self.settlement,
+            elsewhere=None if self.role is None else elsewhere,
         )
         self.recovery = Recovery(
             ledger=self.ledger,
@@ -183,7 +203,21 @@ class World:
             locks=self.locks,
             engine=self.engine,
             consultations=self.consultations,
+            serves=self.role in (None, WEB),
         )
+        if self.role is not None:
+            self.leases = wrap("leases", await CollectionLeases.open(collections))
+            self.takeover = Takeover(
+                owner=self.consultations.owner,
+                role=self.role,
+                leases=self.leases,
+                ledger=self.ledger,
+                sessions=self.sessions,
+                engine=self.engine,
+                recovery=self.recovery,
+                clock=self.clock,
+                rules=self.rules,
+            )
         self.wallets = Wallets(
             ledger=self.ledger,
             gateway=SimulatedGateway(),
@@ -195,10 +229,14 @@ class World:
     async def start(self) -> int:
         """Start as the server does: redo, then take up the unfinished sessions."""
         await self.ledger.start()
-        return await self.recovery.run()
+        return await (self.recovery.run() if self.takeover is None else self.takeover.begin())
 
     async def stop(self) -> None:
+        if self.takeover is not None:
+            await self.takeover.end()
         await self.engine.stop()
+        if self.takeover is not None:
+            await self.takeover.give_up()
         await self.ledger.stop()
 
     async def crash(self) -> None:
@@ -206,6 +244,8 @@ class World:
         self.crashed = True
         tasks = [live.task for live in self.engine._live.values()] + list(self.engine._settling.values())
         tasks.append(self.ledger.committer._worker)
+        if self.takeover is not None:
+            tasks += [self.takeover._task, self.takeover._sweeping, *self.takeover._burying.values()]
         for task in tasks:
             if task is not None:
                 task.cancel()

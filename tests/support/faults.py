@@ -33,7 +33,13 @@ class Fuse:
     #: What the call raises instead of dying; then the process lives on.
     error: Callable[[], Exception] | None = None
     burnt: bool = False
+    #: Set by `die_at`.
+    label: str | None = None
     burning: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def die_at(self, label: str, moment: Moment) -> None:
+        """Burn at the next call of this name, whichever number it has."""
+        self.label, self.moment = label, moment
 
     def wrap(self, name: str, port: Any) -> Any:
         """`port` with every async method under watch."""
@@ -42,12 +48,17 @@ class Fuse:
     async def _around(self, label: str, call: Callable[[], Any]) -> Any:
         if self.burnt:
             raise Died(label)
+        if label == self.label:
+            return await self._burn(label, call)
         if not self.counting:
             return await call()
         here = len(self.calls)
         self.calls.append(label)
         if here != self.at:
             return await call()
+        return await self._burn(label, call)
+
+    async def _burn(self, label: str, call: Callable[[], Any]) -> Any:
         if self.moment is Moment.AFTER:
             await call()
         if self.error is not None:

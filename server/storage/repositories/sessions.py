@@ -1,5 +1,6 @@
 """`Sessions` of the consultations room, over one collection."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Final
 
@@ -56,13 +57,23 @@ class CollectionSessions:
         moved = await self._sessions.update(session_id, where={"status": {"in": expected}}, set_=_facts(to))
         return moved is not None
 
+    async def get_many(self, session_ids: Sequence[str]) -> dict[str, Session]:
+        found = await self._sessions.get_many(session_ids)
+        return {id_: session_of(doc) for id_, doc in found.items()}
+
     async def unfinished(self) -> list[Session]:
+        return await self._all_in(_UNFINISHED)
+
+    async def starting(self) -> list[Session]:
+        return await self._all_in([Status.STARTING.value])
+
+    async def _all_in(self, statuses: list[str]) -> list[Session]:
         found: list[Session] = []
         after: tuple[int, str] | None = None
         while True:
             # Recovery must see every one of them, however many: page to the end.
             page = await self._sessions.find(
-                {"status": {"in": _UNFINISHED}}, sort=(("created_at_ms", "asc"),), limit=_PAGE, after=after
+                {"status": {"in": statuses}}, sort=(("created_at_ms", "asc"),), limit=_PAGE, after=after
             )
             found += map(session_of, page)
             if len(page) < _PAGE:
@@ -128,7 +139,8 @@ def _facts(session: Session) -> Doc:
 
 def session_of(doc: Doc) -> Session:
     """The stored document as the domain knows it."""
-    facts = {name: doc[name] for name in _FIELDS}
+    # Records from before there were several processes name no owner.
+    facts = {name: doc[name] for name in _FIELDS if name != "owner"} | {"owner": doc.get("owner", "")}
     facts["status"] = Status(doc["status"])
     facts["end_reason"] = None if doc["end_reason"] is None else EndReason(doc["end_reason"])
     return Session(id=doc["_id"], **facts)

@@ -1,0 +1,91 @@
+"""Whether a session that another process bills is being served, as the ledger's hold tells.
+
+A client may be connected to any process, and its message may be sent while `now` is before the hold's paid-until. So one read of
+the hold is good until then; that the session ended earlier is the message store's to refuse, in the write itself.
+"""
+
+import asyncio
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from billing_engine.clock import Clock
+from billing_engine.consultations.billing import bill_of, hold_id_of
+from billing_engine.consultations.model import LIVE
+from billing_engine.consultations.ports import Sessions
+from billing_engine.ledger.accounts import wallet_of
+from billing_engine.ledger.service import Ledger
+
+#: A "no" is believed for so long: whoever keeps sending into a session that is over must not read the ledger each time.
+NO_FOR_MS: Final = 250
+#: Sessions remembered; the longest unused are forgotten first.
+_REMEMBERED: Final = 20_000
+
+
+class _Word(NamedTuple):
+    """What the ledger said: served until, or (`until_ms` 0) not, and when this is to be asked again."""
+
+    until_ms: int
+    ask_at_ms: int
+
+
+class ServedElsewhere:
+    """Answers from memory while that is sure, and reads when it is not."""
+
+    def __init__(self, *, ledger: Ledger, sessions: Sessions, clock: Clock) -> None:
+        self._ledger = ledger
+        self._sessions = sessions
+        self._clock = clock
+        self._words: OrderedDict[str, _Word] = OrderedDict()
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    def is_open(self, session_id: str) -> bool | None:
+        """Whether it is served at this instant; None: `look` knows. While somebody is looking, everybody who comes later queues behind
+        him, so that what is sent in order stays in order.
+        """
+        return None if session_id in self._turns else self._known(session_id)
+
+    async def look(self, session_id: str) -> bool:
+        """The answer as of now, in the order of asking.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+        lock, waiting = self._turns.get(session_id, (asyncio.Lock(), 0))
+        self._turns[session_id] = lock, waiting + 1
+        try:
+            async with lock:
+                known = self._known(session_id)
+                return await self._read(session_id) if known is None else known
+        finally:
+            lock, waiting = self._turns[session_id]
+            if waiting == 1:
+                del self._turns[session_id]
+            else:
+                self._turns[session_id] = lock, waiting - 1
+
+    def forget(self, session_id: str) -> None:
+        """Something has happened to the session: ask again."""
+        self._words.pop(session_id, None)
+
+    def _known(self, session_id: str) -> bool | None:
+        word = self._words.get(session_id)
+        now_ms = self._clock.now_ms()
+        if word is None or now_ms >= word.ask_at_ms:
+            return None
+        self._words.move_to_end(session_id)
+        return now_ms < word.until_ms
+
+    async def _read(self, session_id: str) -> bool:
+        session = await self._sessions.get(session_id)
+        until_ms = 0
+        if session is not None and session.status in LIVE:
+            account = await self._ledger.account(wallet_of(session.user_id), session.currency)
+            hold = account.holds.get(hold_id_of(session_id))
+            until_ms = (bill_of(account, hold).paid_until_ms or 0) if hold is not None else 0
+        now_ms = self._clock.now_ms()
+        open_ = now_ms < until_ms
+        self._words[session_id] = _Word(until_ms, until_ms if open_ else now_ms + NO_FOR_MS)
+        self._words.move_to_end(session_id)
+        if len(self._words) > _REMEMBERED:
+            self._words.popitem(last=False)
+        return open_
