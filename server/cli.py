@@ -11,16 +11,18 @@ import typer
 import uvloop
 
 from billing_engine.errors import BillingError
-from billing_engine.verification import Finding, Verdict
+from billing_engine.verification import Finding, Findings, Verdict
 from server.control import ControlFailed, ask_server
 from server.logs import configure_logging
 from server.settings import Settings, SettingsInvalid, load_settings, misspelt
-from server.storage.sqlite.engine import CannotOpen, DatabaseInUse, SqliteOptions, open_database
+from server.storage.errors import CannotOpen, StoreUnavailable
+from server.storage.sqlite.filelock import DatabaseInUse
 
 T = TypeVar("T")
 
 #: The exit codes of `verify-ledger` (SPEC 12); 1 is a failure of the command itself, 2 of its use or settings.
 EXIT_OF: Final = {Verdict.CLEAN: 0, Verdict.UNFINISHED: 3, Verdict.BROKEN: 4}
+_AUDIT_TIMEOUT_MS: Final = 60_000
 #: How many findings of a kind are printed.
 _SHOWN: Final = 50
 
@@ -53,17 +55,26 @@ def serve(
         code = _run(run_server(settings, announce_address=announce_address))
     except (DatabaseInUse, CannotOpen, OSError) as exc:
         _fail(str(exc))
+    except StoreUnavailable as exc:
+        _fail(f"the server cannot start: {exc}")
     raise typer.Exit(code)
 
 
 @app.command()
 def worker() -> None:
     """Run background work beside several web processes. The embedded database has one process, which does it itself."""
+    from server.serve import work  # noqa: PLC0415 - see serve
+
     settings = _settings()
-    if settings.database_url.startswith("sqlite:"):
+    if not settings.is_shared:
         _fail(
             "a worker needs a database that several processes share; with SQLite `tarazu serve` does this work itself"
         )
+    try:
+        code = _run(work(settings))
+    except (CannotOpen, StoreUnavailable) as exc:
+        _fail(f"the worker stops: {exc}")
+    raise typer.Exit(code)
 
 
 @app.command("create-admin")
@@ -91,10 +102,7 @@ async def _create_admin(settings: Settings, *, email: str, name: str, password: 
     from server.composition import build_accounts  # noqa: PLC0415 - see serve
 
     try:
-        async with (
-            open_database(settings.sqlite_path, SqliteOptions(synchronous=settings.sqlite_synchronous)) as db,
-            build_accounts(settings, db) as accounts,
-        ):
+        async with build_accounts(settings) as accounts:
             return str((await accounts.create_admin(email=email, password=password, name=name)).id)
     except DatabaseInUse:
         arguments = {"email": email, "password": password, "name": name}
@@ -105,24 +113,38 @@ async def _create_admin(settings: Settings, *, email: str, name: str, password: 
 @app.command("verify-ledger")
 def verify_ledger() -> None:
     """Recompute every balance and every bill from the entries, beside a running server; exit 0 clean, 3 unfinished, 4 broken."""
-    from server.storage.sqlite.books import verify_books  # noqa: PLC0415 - see serve
-
     settings = _settings()
-    if not settings.sqlite_path.exists():
-        _fail(f"there is no database at {settings.sqlite_path}")
+    now_ms, abandon_ms = time.time_ns() // 1_000_000, settings.abandon_seconds * 1000
     try:
-        found = verify_books(
-            settings.sqlite_path,
-            now_ms=time.time_ns() // 1_000_000,
-            abandon_ms=settings.abandon_seconds * 1000,
-        )
-    except (CannotOpen, sqlite3.Error) as exc:
-        _fail(f"cannot read {settings.sqlite_path}: {exc}")
+        if settings.is_shared:
+            found = _run(_verify_shared(settings, now_ms=now_ms, abandon_ms=abandon_ms))
+        else:
+            found = _verify_file(settings.sqlite_path, now_ms=now_ms, abandon_ms=abandon_ms)
+    except (CannotOpen, StoreUnavailable, sqlite3.Error) as exc:
+        _fail(f"cannot read {settings.database_name}: {exc}")
     _print_findings("broken", found.broken)
     _print_findings("unfinished", found.unfinished)
     counted = ", ".join(f"{count} {name}" for name, count in found.counted.items())
     typer.echo(f"{found.verdict.value}: {counted}")
     raise typer.Exit(EXIT_OF[found.verdict])
+
+
+def _verify_file(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
+    from server.storage.sqlite.books import verify_books  # noqa: PLC0415 - see serve
+
+    if not path.exists():
+        _fail(f"there is no database at {path}")
+    return verify_books(path, now_ms=now_ms, abandon_ms=abandon_ms)
+
+
+async def _verify_shared(settings: Settings, *, now_ms: int, abandon_ms: int) -> Findings:
+    from server.storage.mongo.books import verify_books  # noqa: PLC0415 - see serve
+    from server.storage.mongo.client import MongoOptions, open_mongo  # noqa: PLC0415 - see serve
+
+    # Whole collections are read: that takes longer than a write of the engine may.
+    options = MongoOptions(settings.database_url, settings.mongo_driver, _AUDIT_TIMEOUT_MS)
+    async with open_mongo(options) as db:
+        return await verify_books(db, now_ms=now_ms, abandon_ms=abandon_ms)
 
 
 def _print_findings(kind: str, findings: list[Finding]) -> None:
@@ -138,6 +160,10 @@ def backup(target: Annotated[Path, typer.Argument(help="A file that does not exi
     from server.storage.sqlite.backup import backup_to  # noqa: PLC0415 - see serve
 
     settings = _settings()
+    if settings.is_shared:
+        _fail(
+            "no backup: a replica set is backed up with mongodump --oplog or its volumes' snapshots; see docs/operations.md"
+        )
     try:
         backup_to(settings.sqlite_path, target)
     except (CannotOpen, FileExistsError, sqlite3.Error, OSError) as exc:

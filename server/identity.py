@@ -24,6 +24,7 @@ from server.notifications.smtp import SmtpNotifier, SmtpOptions
 from server.notifications.webhook import WebhookNotifier
 from server.rate_limits.memory import MemoryBuckets
 from server.rate_limits.model import Allowance, parse_allowance
+from server.rate_limits.ports import Buckets
 from server.rate_limits.service import Allowances, Limited, RateLimits
 from server.settings import AppEnv, NotifierName, Settings
 from server.storage.collection import Collections
@@ -46,9 +47,17 @@ class Identity:
 
 @asynccontextmanager
 async def build_identity(
-    settings: Settings, collections: Collections, clock: Clock
+    settings: Settings,
+    collections: Collections,
+    clock: Clock,
+    *,
+    buckets: Buckets | None = None,
+    outbox_idle_ms: int = 60_000,
 ) -> AsyncIterator[Identity]:
-    """Who may log in. Closes the threads that hash passwords, and the notifier's connections."""
+    """Who may log in. Closes the threads that hash passwords, and the notifier's connections.
+
+    `buckets` count tries, in this process by default; `outbox_idle_ms`: how often to look for what other processes have posted.
+    """
     rows = await CollectionAccounts.open(collections)
     token_rows = await CollectionTokens.open(collections)
     async with AsyncExitStack() as stack:
@@ -70,7 +79,7 @@ async def build_identity(
             grace_ms=settings.refresh_grace_seconds * 1000,
         )
         await sign_ins.load()
-        buckets = MemoryBuckets(clock)
+        buckets = buckets or MemoryBuckets(clock)
         guard = LoginGuard(
             buckets,
             here=_allowed(settings, settings.rate_limit_login_failures),
@@ -89,6 +98,7 @@ async def build_identity(
             ),
             notifier=_notifier(settings, clock, stack),
             clock=clock,
+            idle_ms=outbox_idle_ms,
         )
         password_changes = PasswordChanges(
             rows=rows,

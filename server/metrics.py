@@ -15,6 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 _LATENESS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 _LAG_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _REQUEST_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+#: Seconds. A takeover is to be done within 2 s of the death, most of which is noticing it.
+_TAKEOVER_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _BATCH: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 #: How often the event loop's lag is sampled.
 _SAMPLE_S: Final = 0.1
@@ -76,6 +78,15 @@ class Metrics:
         self._logins = Counter(
             "tarazu_logins_refused", "Log-ins refused, by error code", ("code",), registry=registry
         )
+        self._takeovers = Counter(
+            "tarazu_takeovers", "Sessions of other processes that go on here", registry=registry
+        )
+        self._takeover_s = Histogram(
+            "tarazu_takeover_seconds",
+            "From noticing that a process is gone to billing its sessions here",
+            buckets=_TAKEOVER_S,
+            registry=registry,
+        )
         registry.register(_Sampled(self._gauges, self._totals))
 
     # -- what others report --------------------------------------------------------------------------------------
@@ -87,6 +98,11 @@ class Metrics:
     def cut_off(self, error_ms: int) -> None:
         """A session without money was closed this long after its paid-until."""
         self._cut_off.observe(error_ms / 1000)
+
+    def took_over(self, sessions: int, after_ms: int) -> None:
+        """So many sessions of a process that is gone go on here, this long after that was noticed."""
+        self._takeovers.inc(sessions)
+        self._takeover_s.observe(after_ms / 1000)
 
     def ledger_batch(self, size: int) -> None:
         """The ledger committed this many changes together."""

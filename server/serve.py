@@ -1,4 +1,4 @@
-"""`tarazu serve`: build everything, listen, and on SIGTERM or SIGINT hand back what is held and go."""
+"""`tarazu serve` and `tarazu worker`: build everything, and on SIGTERM or SIGINT hand back what is held and go."""
 
 import asyncio
 import gc
@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from server.composition import build
+from server.composition import build, build_worker
 from server.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,7 @@ async def serve(settings: Settings, *, announce_address: bool = False) -> int:
 
     `announce_address` prints the address on standard output once requests are taken.
     """
-    stop = asyncio.Event()
+    stop = _stop_signal()
     failure: list[BaseException] = []
 
     def fatal(exc: BaseException) -> None:
@@ -32,14 +32,9 @@ async def serve(settings: Settings, *, announce_address: bool = False) -> int:
         failure.append(exc)
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(build(settings, on_fatal=fatal))
-        # A request makes few objects that live; the default threshold would collect several times a tick.
-        gc.set_threshold(50_000, 20, 50)
-        gc.freeze()
+        _collect_rarely()
         runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -48,7 +43,7 @@ async def serve(settings: Settings, *, announce_address: bool = False) -> int:
         host, port = runner.addresses[0][:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         log.info(
-            "serving", address=address, sessions_taken_up=server.recovered, database=settings.database_url
+            "serving", address=address, sessions_taken_up=server.recovered, database=settings.database_name
         )
         if announce_address:
             print(address, flush=True)  # noqa: T201 - the caller reads it
@@ -56,3 +51,29 @@ async def serve(settings: Settings, *, announce_address: bool = False) -> int:
         log.info("stopping")
     log.info("stopped")
     return 1 if failure else 0
+
+
+async def work(settings: Settings) -> int:
+    """Do a worker's work until told to stop; the process's exit code."""
+    stop = _stop_signal()
+    async with build_worker(settings):
+        _collect_rarely()
+        log.info("working", database=settings.database_name)
+        await stop.wait()
+        log.info("stopping")
+    log.info("stopped")
+    return 0
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _collect_rarely() -> None:
+    """A request makes few objects that live; the default threshold would collect several times a tick."""
+    gc.set_threshold(50_000, 20, 50)
+    gc.freeze()

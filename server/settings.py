@@ -31,6 +31,8 @@ from server.rate_limits.model import parse_allowance
 #: Signs tokens on a developer's machine. Everybody knows it, so production refuses it.
 DEVELOPMENT_SECRET: Final = "tarazu-development-secret-known-to-everybody"  # noqa: S105 (no secret)
 _SQLITE: Final = "sqlite:///"
+_MONGO: Final = ("mongodb://", "mongodb+srv://")
+_REDIS: Final = ("redis://", "rediss://", "unix://")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 #: Two names this alike are one name, misspelt.
 _ALIKE: Final = 0.85
@@ -87,10 +89,13 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
 
-    database_url: str = "sqlite:///data/tarazu.db"
+    # The two URLs may carry passwords.
+    database_url: Annotated[str, Field(repr=False)] = "sqlite:///data/tarazu.db"
     sqlite_synchronous: Literal["FULL", "NORMAL", "OFF"] = "FULL"
     store_timeout_seconds: Annotated[Decimal, Field(gt=0, le=30)] = Decimal(1)
-    redis_url: str = ""
+    mongo_driver: Literal["pymongo", "motor"] = "pymongo"
+    lease_ms: Annotated[int, Field(ge=300, le=60_000)] = 1_200
+    redis_url: Annotated[str, Field(repr=False)] = ""
 
     jwt_secret: SecretStr = SecretStr(DEVELOPMENT_SECRET)
     jwt_issuer: Annotated[str, Field(min_length=1)] = "tarazu"
@@ -176,9 +181,20 @@ class Settings(BaseSettings):
         return ZoneInfo(self.timezone)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether several processes may use the database at once: MongoDB; a SQLite file has one."""
+        return self.database_url.startswith(_MONGO)
+
+    @property
     def sqlite_path(self) -> Path:
-        """The database file: `sqlite:///relative` or `sqlite:////absolute`."""
+        """The database file: `sqlite:///relative` or `sqlite:////absolute`. Only where the database is not shared."""
         return Path(self.database_url.removeprefix(_SQLITE))
+
+    @property
+    def database_name(self) -> str:
+        """The database as it may be shown: without the user and password of its URL."""
+        scheme, _, rest = self.database_url.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -199,8 +215,21 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_store(cls, value: str) -> str:
+        if value.startswith(_MONGO):
+            if not urlsplit(value).netloc.rpartition("@")[2]:
+                raise ValueError("must name a server, as in mongodb://host:27017/tarazu?replicaSet=rs0")
+            return value
         if not value.startswith(_SQLITE) or value == _SQLITE or ":memory:" in value:
-            raise ValueError("must be sqlite:///path/to/file.db")
+            raise ValueError(
+                "must be sqlite:///path/to/file.db or mongodb://host:27017/tarazu?replicaSet=rs0"
+            )
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_redis(cls, value: str) -> str:
+        if value and not value.startswith(_REDIS):
+            raise ValueError("must be redis://host:6379/0 (rediss:// with TLS, unix:// for a socket)")
         return value
 
     @field_validator("timezone")
@@ -300,8 +329,10 @@ class Settings(BaseSettings):
             yield "NOTIFIER: log reaches nobody; forgotten passwords cannot be reset"
         if self.host not in _LOOPBACK and self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET:
             yield "JWT_SECRET: everybody who reaches HOST can sign tokens with the development secret"
-        if self.redis_url:
-            yield "REDIS_URL: this version locks inside its own process and leaves Redis alone"
+        if self.is_shared and not self.redis_url:
+            yield (
+                "REDIS_URL: without it clients of different processes hear each other late: at the next tick, or when they ask"
+            )
 
 
 def variables() -> tuple[str, ...]:

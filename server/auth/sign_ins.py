@@ -20,6 +20,8 @@ from server.errors import Unauthenticated
 #: ends, it knows after this time.
 _TRUST_MS: Final = 5_000
 _REMEMBERED: Final = 50_000
+#: Other processes' clocks may be so far behind, and their writes under way for so long.
+_CLOCKS_APART_MS: Final = 10_000
 #: Told of every log-in that ends.
 Revoked = Callable[[Ended], None]
 _log = structlog.get_logger(__name__)
@@ -49,6 +51,7 @@ class SignIns:
         self._listeners: list[Revoked] = []
         # Family -> until when it counts as alive without asking the store.
         self._trusted: dict[str, int] = {}
+        self._caught_up_to_ms = clock.now_ms()
         # Ended family -> when its last access token expires; in the order of ending, so the first are the first to go.
         self._ended: dict[str, int] = {}
 
@@ -57,6 +60,23 @@ class SignIns:
         since_ms = self._clock.now_ms() - self._access.lifetime_s * 1000
         for family in await self._rows.ended_since(since_ms):
             self._forget(family.id)
+
+    async def catch_up(self) -> int:
+        """Learn which log-ins other processes have ended since the last call, and close their sockets here; how many there were.
+
+        The store is asked, since a hint between processes may be lost.
+        """
+        now_ms = self._clock.now_ms()
+        ended = await self._rows.ended_since(self._caught_up_to_ms - _CLOCKS_APART_MS)
+        news = [family for family in ended if family.id not in self._ended]
+        accounts = await self._accounts.get_many([family.user_id for family in news])
+        for family in news:
+            self._forget(family.id)
+            account = accounts.get(family.user_id)
+            why = SignOut.ACCOUNT_DISABLED if account is None or account.is_disabled else SignOut.LOGGED_OUT
+            self._tell(Ended(family.user_id, family.id, why))
+        self._caught_up_to_ms = now_ms
+        return len(news)
 
     def on_revoked(self, listener: Revoked) -> None:
         """Call `listener` whenever a family ends, or all of a user's do: close their sockets."""

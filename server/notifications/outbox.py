@@ -28,7 +28,17 @@ _RETRY_MS: Final = 1_000
 class Outbox:
     """`post` stores; a task of its own sends. Start it once the server is up, stop it before the store closes."""
 
-    def __init__(self, *, rows: OutboxRows, composer: Composer, notifier: Notifier, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        rows: OutboxRows,
+        composer: Composer,
+        notifier: Notifier,
+        clock: Clock,
+        idle_ms: int = _IDLE_MS,
+    ) -> None:
+        """`idle_ms`: how often to look for what other processes have posted."""
+        self._idle_ms = idle_ms
         self._rows = rows
         self._composer = composer
         self._notifier = notifier
@@ -110,7 +120,7 @@ class Outbox:
             await self._wait(due_ms)
 
     async def _wait(self, due_ms: int | None) -> None:
-        latest_ms = self._clock.now_ms() + _IDLE_MS
+        latest_ms = self._clock.now_ms() + self._idle_ms
         timer = self._clock.call_at_ms(
             latest_ms if due_ms is None else min(due_ms, latest_ms), self._news.set
         )

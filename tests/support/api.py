@@ -19,12 +19,14 @@ from aiohttp import web
 
 from billing_engine.money import Asset
 from billing_engine.verification import Verdict
-from server import composition
+from server import composition, services
 from server.api_docs.site import ApiDocs, build_docs
 from server.auth.model import Role
-from server.composition import Services, build
+from server.composition import build
 from server.routing import Route
+from server.services import Services
 from server.settings import Settings
+from server.storage import backend
 from server.storage.sqlite.books import verify_books
 from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
 from tests.integration.socket_world import Client as SocketClient
@@ -237,8 +239,8 @@ async def open_api(directory: Path, *, clock: ApiClock | None = None, **settings
     }
     async with AsyncExitStack() as stack:
         stack.enter_context(patch.object(composition, "SystemClock", lambda: clock))
-        stack.enter_context(patch.object(composition, "open_database", watched))
-        stack.enter_context(patch.object(composition, "build_docs", _docs))
+        stack.enter_context(patch.object(backend, "open_database", watched))
+        stack.enter_context(patch.object(services, "build_docs", _docs))
         server = await stack.enter_async_context(build(Settings(_env_file=None, **(usual | settings))))
         runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1)
         await runner.setup()

@@ -180,7 +180,31 @@ def test_a_public_host_with_the_published_secret_is_warned_about(monkeypatch):
     assert not list(_load(monkeypatch).warnings())
     assert any("JWT_SECRET" in warning for warning in _load(monkeypatch, HOST="0.0.0.0").warnings())
     assert not list(_load(monkeypatch, HOST="0.0.0.0", **SAFE).warnings())
-    assert any("REDIS_URL" in warning for warning in _load(monkeypatch, REDIS_URL="redis://x").warnings())
+
+
+def test_several_processes_without_redis_are_warned_about(monkeypatch):
+    mongo = {"DATABASE_URL": "mongodb://db.example.com/tarazu?replicaSet=rs0"}
+    assert any("REDIS_URL" in warning for warning in _load(monkeypatch, **mongo).warnings())
+    assert not list(_load(monkeypatch, REDIS_URL="redis://x", **mongo).warnings())
+    assert not list(_load(monkeypatch, REDIS_URL="redis://x").warnings())
+
+
+def test_the_password_of_a_database_is_not_shown(monkeypatch):
+    settings = _load(
+        monkeypatch, DATABASE_URL="mongodb://tarazu:hunter2@db.example.com/tarazu?replicaSet=rs0"
+    )
+    assert settings.database_name == "mongodb://db.example.com/tarazu?replicaSet=rs0"
+    assert "hunter2" not in repr(settings)
+    assert settings.is_shared
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("DATABASE_URL", "mongodb://"), ("REDIS_URL", "localhost:6379"), ("LEASE_MS", "100")]
+)
+def test_an_address_that_is_none_is_refused_by_name(monkeypatch, name, value):
+    with pytest.raises(SettingsInvalid) as caught:
+        _load(monkeypatch, **{name: value})
+    assert caught.value.problems[0].startswith(f"{name}: ")
 
 
 def test_misspelt_variables_are_warned_about(tmp_path):

@@ -1,0 +1,276 @@
+"""What routes call, wired over the ports: the use cases of one process. Which adapter stands behind a port is `composition`'s."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from billing_engine.clock import Clock
+from billing_engine.consultations.engine import Engine
+from billing_engine.consultations.ports import Announcer, Locks, Peers
+from billing_engine.consultations.recovery import Recovery
+from billing_engine.consultations.rules import Rules
+from billing_engine.consultations.served import ServedElsewhere
+from billing_engine.consultations.service import Consultations
+from billing_engine.consultations.settlement import Settlement
+from billing_engine.consultations.takeover import WEB, Takeover
+from billing_engine.errors import NotFound, Unavailable
+from billing_engine.ledger.service import Ledger
+from billing_engine.money import Asset
+from billing_engine.wallets.service import WalletRules, Wallets
+from chat.errors import NotFound as NoConversation
+from chat.service import ChatService
+from server.account_sessions import AccountStanding, SessionsOfAccounts
+from server.admin.audit import AuditLog
+from server.admin.revenue import Revenue
+from server.admin.service import AdminDesk
+from server.api_docs.site import ApiDocs, build_docs
+from server.auth.accounts import Accounts
+from server.auth.control import AccountControl
+from server.auth.password_changes import PasswordChanges
+from server.auth.sign_ins import SignIns
+from server.gateways.simulated import SimulatedGateway
+from server.identity import Identity
+from server.ids import new_id
+from server.ledger_earnings import LedgerEarnings
+from server.ledger_funds import LedgerFunds
+from server.metrics import Metrics
+from server.notifications.outbox import Outbox
+from server.people.earnings import EarningsService
+from server.people.listing import Listing
+from server.people.ratings import Ratings
+from server.people.reviews import ReviewService
+from server.people.service import LawyerService
+from server.routes import ROUTES
+from server.session_views import billing_state
+from server.settings import Settings
+from server.storage.collection import Collections
+from server.storage.errors import StoreUnavailable
+from server.storage.repositories.audit import CollectionAudit
+from server.storage.repositories.claims import CollectionClaims
+from server.storage.repositories.directory import CollectionDirectory
+from server.storage.repositories.lawyers import CollectionLawyers
+from server.storage.repositories.leases import CollectionLeases
+from server.storage.repositories.reviews import CollectionReviews
+from server.storage.repositories.sessions import CollectionSessions
+from server.storage.repositories.timeline import CollectionTimeline
+from server.transcripts.service import Transcripts
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What routes call. One instance a process."""
+
+    asset: Asset
+    accounts: Accounts
+    sign_ins: SignIns
+    password_changes: PasswordChanges
+    control: AccountControl
+    sessions_of_accounts: SessionsOfAccounts
+    outbox: Outbox
+    wallets: Wallets
+    consultations: Consultations
+    engine: Engine
+    chat: ChatService
+    lawyers: LawyerService
+    reviews: ReviewService
+    earnings: EarningsService
+    audit: AuditLog
+    admin: AdminDesk
+    revenue: Revenue
+    transcripts: Transcripts
+    metrics: Metrics
+    docs: ApiDocs
+    readiness: dict[str, Callable[[], Awaitable[None]]]
+
+
+class BillingGate:
+    """Chat's question to billing. The answerer is set once both are built."""
+
+    def __init__(self) -> None:
+        self.consultations: Consultations | None = None
+        self.chat: ChatService | None = None
+
+    def is_open(self, session_id: str) -> bool | None:
+        return self.consultations is not None and self.consultations.is_open(session_id)
+
+    async def look(self, session_id: str) -> bool:
+        try:
+            return self.consultations is not None and await self.consultations.look(session_id)
+        except Unavailable as exc:
+            raise StoreUnavailable(**exc.facts) from exc
+
+    async def state(self, session_id: str, viewer_id: str) -> dict[str, Any]:
+        """The bill as `viewer_id` may see it, for the join acknowledgement."""
+        if self.consultations is None or self.chat is None:
+            raise NoConversation(session_id=session_id)
+        try:
+            view = await self.consultations.get(session_id, caller_id=viewer_id)
+        except NotFound as exc:
+            raise NoConversation(session_id=session_id) from exc
+        return billing_state(view, viewer_id, last_seq=await self.chat.last_seq(session_id))
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What consultations are billed by."""
+    return Rules(
+        asset=settings.asset,
+        tick_ms=settings.tick_seconds * 1000,
+        lead_ms=settings.lead_seconds * 1000,
+        min_balance_minor=settings.min_balance_minor,
+        min_seconds=settings.min_seconds,
+        commission_bp=settings.commission_bp,
+        abandon_ms=settings.abandon_seconds * 1000,
+        store_timeout_ms=settings.store_timeout_ms,
+        lease_ms=settings.lease_ms,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """The use cases, and what only a process's start and end need. `takeover` is None where there is no other process."""
+
+    services: Services
+    recovery: Recovery
+    elsewhere: ServedElsewhere | None
+    takeover: Takeover | None
+
+
+async def wire(
+    settings: Settings,
+    *,
+    collections: Collections,
+    clock: Clock,
+    identity: Identity,
+    ledger: Ledger,
+    chat: ChatService,
+    locks: Locks,
+    peers: Peers,
+    announcer: Announcer,
+    metrics: Metrics,
+    readiness: dict[str, Callable[[], Awaitable[None]]],
+    role: str = WEB,
+) -> Wired:
+    """Build every use case of one process."""
+    rules = rules_of(settings)
+    sessions = await CollectionSessions.open(collections)
+    claims = await CollectionClaims.open(collections)
+    timeline = await CollectionTimeline.open(collections)
+    profiles = await CollectionLawyers.open(collections)
+    reviews = await CollectionReviews.open(collections)
+    ratings = Ratings(profiles=profiles, reviews=reviews)
+    lawyers = LawyerService(
+        profiles=profiles,
+        ratings=ratings,
+        accounts=identity.accounts,
+        busy=claims,
+        clock=clock,
+    )
+    settlement = Settlement(sessions, timeline, chat, claims, locks)
+    engine = Engine(
+        ledger=ledger,
+        clock=clock,
+        rules=rules,
+        timeline=timeline,
+        locks=locks,
+        settlement=settlement,
+        announcer=announcer,
+        observer=metrics,
+        peers=peers,
+    )
+    elsewhere = ServedElsewhere(ledger=ledger, sessions=sessions, clock=clock) if settings.is_shared else None
+    consultations = Consultations(
+        ledger=ledger,
+        clock=clock,
+        rules=rules,
+        sessions=sessions,
+        claims=claims,
+        timeline=timeline,
+        locks=locks,
+        lawyers=lawyers,
+        rooms=chat,
+        engine=engine,
+        settlement=settlement,
+        standing=AccountStanding(identity.rows),
+        elsewhere=elsewhere,
+    )
+    recovery = Recovery(
+        ledger=ledger,
+        clock=clock,
+        rules=rules,
+        sessions=sessions,
+        timeline=timeline,
+        rooms=chat,
+        locks=locks,
+        engine=engine,
+        consultations=consultations,
+        serves=role == WEB,
+    )
+    takeover = None
+    if settings.is_shared:
+        takeover = Takeover(
+            owner=consultations.owner,
+            role=role,
+            leases=await CollectionLeases.open(collections),
+            ledger=ledger,
+            sessions=sessions,
+            engine=engine,
+            recovery=recovery,
+            clock=clock,
+            rules=rules,
+            observer=metrics,
+        )
+    wallets = Wallets(
+        ledger=ledger,
+        gateway=SimulatedGateway(),
+        rules=WalletRules(settings.asset, settings.recharge_min_minor, settings.recharge_max_minor),
+        on_recharged=consultations.recharged,
+    )
+    sessions_of_accounts = SessionsOfAccounts(consultations, claims, identity.rows)
+    control = AccountControl(
+        rows=identity.rows,
+        accounts=identity.accounts,
+        sign_ins=identity.sign_ins,
+        sessions=sessions_of_accounts,
+        lawyers=Listing(profiles),
+        funds=LedgerFunds(ledger, settings.asset),
+        outbox=identity.outbox,
+        clock=clock,
+        new_id=new_id,
+    )
+    audit = AuditLog(await CollectionAudit.open(collections), clock)
+    services = Services(
+        asset=settings.asset,
+        accounts=identity.accounts,
+        sign_ins=identity.sign_ins,
+        password_changes=identity.password_changes,
+        control=control,
+        sessions_of_accounts=sessions_of_accounts,
+        outbox=identity.outbox,
+        wallets=wallets,
+        consultations=consultations,
+        engine=engine,
+        chat=chat,
+        lawyers=lawyers,
+        reviews=ReviewService(reviews=reviews, ratings=ratings, sessions=sessions, clock=clock),
+        earnings=EarningsService(
+            earnings=LedgerEarnings(ledger, settings.asset), clock=clock, zone=settings.zone
+        ),
+        audit=audit,
+        admin=AdminDesk(
+            directory=await CollectionDirectory.open(collections),
+            sessions=sessions,
+            consultations=consultations,
+            lawyers=lawyers,
+            books=ledger,
+            audit=audit,
+            asset=settings.asset,
+        ),
+        revenue=Revenue(books=ledger, clock=clock, asset=settings.asset, zone=settings.zone),
+        transcripts=Transcripts(
+            consultations=consultations, chat=chat, accounts=identity.accounts, zone=settings.zone
+        ),
+        metrics=metrics,
+        docs=build_docs(ROUTES, asset=settings.asset),
+        readiness=readiness,
+    )
+    return Wired(services, recovery, elsewhere, takeover)
