@@ -45,6 +45,7 @@ class MongoDatabase:
         """For `open_mongo`. `hello` is the server's greeting."""
         self._client = client
         self._driver = options.driver
+        self.timeout_ms: Final = options.timeout_ms
         #: A replica set or a sharded cluster: only these know read concerns beyond "local".
         self.replicated: Final = "setName" in hello or hello.get("msg") == "isdbgrid"
         self._database = client.get_default_database(_DEFAULT_DATABASE).with_options(

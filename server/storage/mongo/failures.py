@@ -7,6 +7,7 @@ from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
     DuplicateKeyError,
+    InvalidOperation,
     NetworkTimeout,
     OperationFailure,
     PyMongoError,
@@ -62,6 +63,9 @@ def is_trouble(exc: BaseException) -> bool:
         return exc.code not in _MISTAKES
     if isinstance(exc, (ConnectionFailure, NetworkTimeout)):
         return True
+    if isinstance(exc, InvalidOperation):
+        # The server is going down and its connections are gone; any other of these is a mistake of ours.
+        return "after close" in str(exc)
     return isinstance(exc, PyMongoError) and exc.timeout
 
 
