@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from billing_engine.errors import InvariantBroken
 from billing_engine.ledger.model import Account, Entry, has_document
-from billing_engine.ledger.ports import Row, Versioned, Write
+from billing_engine.ledger.ports import OpenHold, Row, Versioned, Write
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -65,12 +65,12 @@ class DictLedgerStore:
     async def pending(self) -> list[str]:
         return sorted(id_ for id_, (_, account) in self.accounts.items() if account.tail or account.credited)
 
-    async def open_holds(self, prefix: str) -> list[tuple[str, str]]:
+    async def open_holds(self, prefix: str, *, owner: str | None = None) -> list[OpenHold]:
         return [
-            (id_, hold_id)
+            OpenHold(id_, hold.id, hold.owner, hold.epoch)
             for id_, (_, account) in self.accounts.items()
-            for hold_id in account.holds
-            if hold_id.startswith(prefix)
+            for hold in account.holds.values()
+            if hold.id.startswith(prefix) and owner in (None, hold.owner)
         ]
 
     async def balance_of_rows(self, account_id: str, asset: str) -> int:
