@@ -108,6 +108,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
             error_id = _log_unexpected("connect", exc)
             raise _refusal("INTERNAL", f"An internal error occurred ({error_id}).", retryable=True) from exc
         self.connections.add(connection)
+        self._presence.came(principal.user_id)
 
     def _principal(self, auth: object) -> Principal:
         if self._draining:
@@ -123,6 +124,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
             if connection := self.connections.remove(sid):
                 while connection.joined:
                     self._presence.left(connection.joined.pop(), connection.user_id)
+                self._presence.went(connection.user_id)
         except Exception as exc:  # noqa: BLE001  see above
             _log_unexpected("disconnect", exc)
 
@@ -205,7 +207,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
                 "messages": wire.messages_view(page),
                 "hasMore": page.has_more,
                 "watermarks": wire.watermarks_view(page.conversation),
-                "presence": self._presence.of(session_id, page.conversation.participants),
+                "presence": await self._presence.of(session_id, page.conversation.participants),
                 "billing": joined.billing,
                 "stored": {key: wire.stored_view(message) for key, message in joined.stored.items()},
             }
@@ -241,7 +243,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         if connection.says_typing(
             session_id, is_typing=request.is_typing, at_s=asyncio.get_running_loop().time()
         ):
-            self._chat.typing(
+            await self._chat.typing(
                 connection.user_id, session_id, is_typing=request.is_typing, skip=connection.sid
             )
         return wire.ok()
@@ -262,6 +264,8 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         if session_id not in connection.joined:
             connection.joined.add(session_id)
             self._presence.entered(session_id, connection.user_id, sid=connection.sid)
+        # Last: who is gone by the end of this wait has been tidied up after, as everybody else.
+        await self._transport.hears(session_room(session_id))
 
     async def _leave(self, connection: Connection, session_id: str) -> None:
         if session_id in connection.joined:

@@ -6,7 +6,7 @@ may be empty. `tests/unit/test_chat_push.py` forbids emitting anywhere else.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -16,18 +16,23 @@ from chat.ports import Transport
 log = structlog.get_logger(__name__)
 
 
+#: How rooms' names start: of sessions, and of people.
+SESSIONS: Final = "s:"
+PEOPLE: Final = "u:"
+
+
 class EmptyTarget(ValueError):
     """An event without a recipient. A programming error: never swallowed, never sent."""
 
 
 def session_room(session_id: str) -> str:
     """The room of the sockets that joined a session. Raises `EmptyTarget`."""
-    return "s:" + _named(session_id)
+    return SESSIONS + _named(session_id)
 
 
 def user_room(user_id: str) -> str:
     """The room of all of a person's sockets. Raises `EmptyTarget`."""
-    return "u:" + _named(user_id)
+    return PEOPLE + _named(user_id)
 
 
 def _named(target: object) -> str:
@@ -43,14 +48,29 @@ class Push:
         self._transport = transport
 
     def to_session(
-        self, session_id: str, event: str, payload: Mapping[str, Any], *, skip: str | None = None
+        self,
+        session_id: str,
+        event: str,
+        payload: Mapping[str, Any],
+        *,
+        skip: str | None = None,
+        here_only: bool = False,
     ) -> None:
-        """Every socket that joined the session, of both participants, except the socket `skip`. Raises
-        `EmptyTarget`.
+        """Every socket that joined the session, of both participants, except the socket `skip`; with `here_only` those of this
+        process. Raises `EmptyTarget`.
         """
         self._transport.send(
-            session_room(session_id), event, payload, ephemeral=event in EPHEMERAL, skip=skip
+            session_room(session_id),
+            event,
+            payload,
+            ephemeral=event in EPHEMERAL,
+            skip=skip,
+            here_only=here_only,
         )
+
+    def to_processes(self, session_id: str, facts: Mapping[str, Any]) -> None:
+        """The other processes that have sockets in the session, not their clients. Raises `EmptyTarget`."""
+        self._transport.tell_processes(session_room(session_id), facts)
 
     def to_user(self, user_id: str, event: str, payload: Mapping[str, Any]) -> None:
         """Every socket of the person, joined or not. Raises `EmptyTarget`."""
@@ -72,3 +92,12 @@ class Push:
     def watching(self, user_id: str) -> bool:
         """Whether the person has a socket open to this process."""
         return self._transport.occupied(user_room(user_id))
+
+    def looked_at(self, room: str) -> bool:
+        """Whether a socket of this process is in the room."""
+        return self._transport.occupied(room)
+
+    @property
+    def reaches_beyond(self) -> bool:
+        """Whether others may be watching at other processes."""
+        return self._transport.reaches_beyond

@@ -215,7 +215,7 @@ class _Process:
         gate = BillingGate()
         chat = ChatService(store=storage.messages, gate=gate, push=realtime.push, clock=clock, new_id=new_id)
         announcer = SocketAnnouncer()
-        notices = LowBalanceNotices(announcer, identity.outbox, realtime.push.watching)
+        notices = LowBalanceNotices(announcer, identity.outbox, realtime.presence.connected)
         stack.push_async_callback(notices.stop)
         wired = await wire(
             settings,

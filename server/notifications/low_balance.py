@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from billing_engine.consultations.model import SessionEvent
@@ -20,7 +20,9 @@ _LIFETIME_MS: Final = 120_000
 class LowBalanceNotices:
     """An `Announcer` before another one. One letter a session, and only to somebody who is not connected."""
 
-    def __init__(self, following: Announcer, outbox: Outbox, is_connected: Callable[[str], bool]) -> None:
+    def __init__(
+        self, following: Announcer, outbox: Outbox, is_connected: Callable[[str], Awaitable[bool]]
+    ) -> None:
         self._following = following
         self._outbox = outbox
         self._is_connected = is_connected
@@ -28,7 +30,7 @@ class LowBalanceNotices:
 
     def announce(self, event: SessionEvent) -> None:
         self._following.announce(event)
-        if event.name == LOW_BALANCE and not self._is_connected(event.view.session.user_id):
+        if event.name == LOW_BALANCE:
             task = asyncio.create_task(self._tell(event))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -39,6 +41,8 @@ class LowBalanceNotices:
 
     async def _tell(self, event: SessionEvent) -> None:
         session = event.view.session
+        if await self._is_connected(session.user_id):
+            return
         try:
             await self._outbox.post(
                 Kind.LOW_BALANCE,

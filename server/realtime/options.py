@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from chat.inbox import UNDER_WAY, WAITING
-from chat.presence import GRACE_S
+from chat.presence import GRACE_S, SWEEP_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,5 +36,7 @@ class SocketOptions:
     goodbye_s: float = 1
     #: A person whose last socket left a session is still there for so long.
     presence_grace_s: float = GRACE_S
+    #: How often what other processes know of presence is compared with what our clients were told.
+    presence_sweep_s: float = SWEEP_S
     #: Proxies in front of us whose X-Forwarded-For entries are believed.
     trusted_proxies: int = 0

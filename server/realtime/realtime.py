@@ -10,10 +10,11 @@ from aiohttp import web
 
 from chat.namespace import ChatNamespace
 from chat.ports import Authenticate
-from chat.presence import Presence
+from chat.presence import Presence, PresenceStore
 from chat.push import Push
 from chat.service import ChatService
 from server.http.address import client_address
+from server.realtime.bus import Bus
 from server.realtime.options import SocketOptions
 from server.realtime.server import RealtimeServer
 from server.realtime.transport import RoomTransport
@@ -22,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 #: Sockets closed in one go at shutdown before the loop may do something else.
 _BATCH: Final = 200
+#: Told to the other processes: close a person's sockets.
+_DISCONNECT: Final = "disconnect"
 
 
 class Realtime:
@@ -29,14 +32,32 @@ class Realtime:
     serves.
     """
 
-    def __init__(self, options: SocketOptions | None = None) -> None:
+    def __init__(
+        self,
+        options: SocketOptions | None = None,
+        *,
+        bus: Bus | None = None,
+        presence_store: PresenceStore | None = None,
+    ) -> None:
+        """With a bus events reach the sockets of other processes, too, and theirs ours; with a store so does presence. The caller
+        starts and stops them.
+        """
         self.options = options or SocketOptions()
         self.server = RealtimeServer(self.options)
-        self.transport = RoomTransport(self.server, goodbye_s=self.options.goodbye_s)
+        self.transport = RoomTransport(self.server, goodbye_s=self.options.goodbye_s, bus=bus)
         #: The only way to send events to clients.
         self.push = Push(self.transport)
-        #: Who looks at which session, as far as this process knows.
-        self.presence = Presence(push=self.push, grace_s=self.options.presence_grace_s)
+        #: Who looks at which session, and who is connected.
+        self.presence = Presence(
+            push=self.push,
+            grace_s=self.options.presence_grace_s,
+            store=presence_store,
+            sweep_s=self.options.presence_sweep_s,
+        )
+        self.transport.on_facts = self.presence.heard
+        self._bus = bus
+        if bus is not None:
+            bus.on(_DISCONNECT, self._disconnect_as_told)
         self.namespace: ChatNamespace | None = None
         self._shut = False
 
@@ -73,9 +94,36 @@ class Realtime:
     def disconnect_user(
         self, user_id: str, *, family: str | None = None, code: int, reason: str, reconnect: bool = False
     ) -> int:
-        """Close the person's sockets (with `family`: those of that login) after a `server:bye`; how many
-        there were.
+        """Close the person's sockets (with `family`: those of that login) after a `server:bye`, at every process that can be
+        reached; how many there were here.
         """
+        if self._bus is not None:
+            facts = {
+                "user": user_id,
+                "family": family,
+                "code": code,
+                "reason": reason,
+                "reconnect": reconnect,
+            }
+            self._bus.tell(_DISCONNECT, facts)
+        return self._disconnect(user_id, family=family, code=code, reason=reason, reconnect=reconnect)
+
+    def families(self) -> set[tuple[str, str | None]]:
+        """(person, family) of the logins that have a socket here. After an outage of the bus some of them may have ended unheard."""
+        return set() if self.namespace is None else self.namespace.connections.logins()
+
+    def _disconnect_as_told(self, facts: Mapping[str, Any]) -> None:
+        self._disconnect(
+            facts["user"],
+            family=facts["family"],
+            code=facts["code"],
+            reason=facts["reason"],
+            reconnect=facts["reconnect"],
+        )
+
+    def _disconnect(
+        self, user_id: str, *, family: str | None, code: int, reason: str, reconnect: bool
+    ) -> int:
         if self.namespace is None:
             return 0
         return self.namespace.disconnect_user(
@@ -123,11 +171,12 @@ class Realtime:
         await self.shutdown()
 
     async def _sweeping(self, _app: web.Application) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._sweep())
+        tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self.presence.run())]
         yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.presence.stop()
 
     async def _sweep(self) -> None:
         while True:

@@ -9,7 +9,7 @@ import orjson
 import structlog
 
 from server.realtime.bus import Handler
-from server.realtime.redis_listener import Listener
+from server.realtime.redis_listener import SILENCE_S, Listener
 from server.realtime.redis_publisher import Publisher
 from server.redis_client import RedisClient
 
@@ -26,12 +26,13 @@ _PATIENCE_S: Final = 0.5
 class RedisBus:
     """Redis may be away at any time, also at the start: then messages are dropped and counted, and nothing else happens."""
 
-    def __init__(self, redis: RedisClient) -> None:
+    def __init__(self, redis: RedisClient, *, silence_s: float = SILENCE_S) -> None:
+        """A dead connection is noticed after twice `silence_s`."""
         self._origin = secrets.token_bytes(_ORIGIN_BYTES)
         self._redis = redis
         self._prefix = redis.key("bus:")
         self._publisher = Publisher(redis)
-        self._listener = Listener(redis, take=self._heard, back=self._resync)
+        self._listener = Listener(redis, take=self._heard, back=self._resync, silence_s=silence_s)
         self._handlers: dict[str, list[Handler]] = {}
         self._after_outage: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []

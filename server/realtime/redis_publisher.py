@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -15,7 +16,7 @@ MAX_WAITING: Final = 10_000
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 #: Messages in one round trip.
 _BATCH: Final = 256
-#: How long nothing is tried after a failure. What comes meanwhile is dropped: old ticks and typing are worse than none.
+#: How often Redis is asked whether it is back.
 _REST_S: Final = 0.25
 
 
@@ -33,19 +34,17 @@ class Publisher:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._resting = False
-        self._dropped_in_outage = 0
         #: Messages that were handed to Redis, and that were not.
         self.sent = 0
         self.dropped = 0
-        #: Since the last failure nothing has gone through.
+        #: Redis does not answer. What comes meanwhile is dropped: old ticks and typing are worse than none.
         self.away = False
 
     def put(self, channel: str, message: bytes) -> None:
         """Queue it, or drop it. Never waits, never raises."""
         full = len(self._waiting) >= self._max_waiting or self._waiting_bytes >= self._max_bytes
-        if self._resting or full:
-            self._drop(1)
+        if self.away or full:
+            self.dropped += 1
             return
         self._waiting.append((channel, message))
         self._waiting_bytes += len(message)
@@ -72,13 +71,15 @@ class Publisher:
                         await self._send(connection, batch)
                     except FAILURES as exc:
                         self._failed(exc, len(batch))
-                        await connection.disconnect(nowait=True)
-                        await self._rest()
+                        await self._back(connection)
                 self._idle.set()
         finally:
             await connection.disconnect(nowait=True)
 
     async def _send(self, connection: Any, batch: list[tuple[str, bytes]]) -> None:
+        if connection.is_connected and await connection.can_read():
+            # Closed by a Redis that has been started again since; what is sent there is lost.
+            await connection.disconnect(nowait=True)
         await connection.connect()
         await connection.send_packed_command(
             connection.pack_commands(("PUBLISH", channel, message) for channel, message in batch)
@@ -86,10 +87,19 @@ class Publisher:
         for _ in batch:
             await connection.read_response()
         self.sent += len(batch)
-        if self.away:
-            self.away = False
-            log.info("bus_publishes_again", dropped=self._dropped_in_outage)
-            self._dropped_in_outage = 0
+
+    async def _back(self, connection: Any) -> None:
+        """Return once Redis answers again."""
+        dropped = self.dropped
+        while self.away:
+            await connection.disconnect(nowait=True)
+            await asyncio.sleep(_REST_S)
+            with suppress(*FAILURES):
+                await connection.connect()
+                await connection.send_command("PING")
+                await connection.read_response()
+                self.away = False
+        log.info("bus_publishes_again", dropped=self.dropped - dropped)
 
     def _take(self) -> list[tuple[str, bytes]]:
         batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
@@ -97,22 +107,9 @@ class Publisher:
         return batch
 
     def _failed(self, exc: BaseException, messages: int) -> None:
-        if not self.away:
-            self.away = True
-            log.warning("bus_cannot_publish", error=f"{type(exc).__name__}: {exc}")
-        self._drop(messages + len(self._waiting))
+        log.warning("bus_cannot_publish", error=f"{type(exc).__name__}: {exc}")
+        self.away = True
+        self.dropped += messages + len(self._waiting)
         self._waiting.clear()
         self._waiting_bytes = 0
-
-    async def _rest(self) -> None:
-        self._resting = True
         self._idle.set()
-        try:
-            await asyncio.sleep(_REST_S)
-        finally:
-            self._resting = False
-
-    def _drop(self, messages: int) -> None:
-        self.dropped += messages
-        if self.away:
-            self._dropped_in_outage += messages

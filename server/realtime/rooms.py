@@ -4,6 +4,7 @@ At 10,000 clients a disconnect took 1.85 ms that way, so a network blip that dro
 loop for many seconds and every tick with it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import socketio
@@ -15,6 +16,8 @@ class IndexedManager(socketio.AsyncManager):  # type: ignore[misc]  # python-soc
     def __init__(self) -> None:
         super().__init__()
         self._rooms_of: dict[tuple[str, str], set[str | None]] = {}
+        #: Told of a room that got its first client (True) or lost its last one (False).
+        self.on_occupied: Callable[[str, bool], None] | None = None
 
     def basic_enter_room(
         self, sid: str, namespace: str, room: str | None, eio_sid: str | None = None
@@ -24,11 +27,16 @@ class IndexedManager(socketio.AsyncManager):  # type: ignore[misc]  # python-soc
         """
         if eio_sid is None and self.eio_sid_from_sid(sid, namespace) is None:
             raise ValueError("the client is not connected")
+        was_empty = self.on_occupied is not None and not self.rooms.get(namespace, {}).get(room)
         super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
         self._rooms_of.setdefault((namespace, sid), set()).add(room)
+        if was_empty and self.on_occupied is not None and room is not None:
+            self.on_occupied(room, True)
 
     def basic_leave_room(self, sid: str, namespace: str, room: str | None) -> None:
         super().basic_leave_room(sid, namespace, room)
+        if self.on_occupied is not None and room is not None and not self.rooms.get(namespace, {}).get(room):
+            self.on_occupied(room, False)
         rooms = self._rooms_of.get((namespace, sid))
         if rooms is not None:
             rooms.discard(room)

@@ -1,27 +1,45 @@
 """`chat.ports.Transport` on our Socket.IO server: an encoded packet is put on each socket's queue.
 
 Instead of the library's emit, which starts a task for every recipient and can run a dead client's disconnect
-handler inside the caller. Here nothing is awaited, so the order of calls is the order on every socket.
+handler inside the caller. Here nothing is awaited, so the order of calls is the order on every socket. With a
+bus, what is sent to a session or a person goes to the other processes, too, encoded once; what they send is
+put on our sockets and goes no further.
 """
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from engineio import packet as eio_packet
 from socketio import packet as sio_packet
 
+from chat.push import PEOPLE, SESSIONS, EmptyTarget
 from server.realtime import codec
+from server.realtime.bus import Bus
 from server.realtime.server import RealtimeServer
+
+#: What a message on the bus is: a packet that must arrive or one that may be dropped, both after the sid that does not
+#: get it and a line break; or facts for the process itself.
+_KEPT: Final = b"k"
+_EPHEMERAL: Final = b"e"
+_FACTS: Final = b"f"
+#: How long a join waits until other processes are heard. Without them it goes on: `lastSeq` in every tick heals.
+_HEARS_S: Final = 0.5
 
 
 class RoomTransport:
-    """Sends to rooms of the default namespace of this process."""
+    """Sends to rooms of the default namespace."""
 
-    def __init__(self, server: RealtimeServer, *, goodbye_s: float) -> None:
+    def __init__(self, server: RealtimeServer, *, goodbye_s: float, bus: Bus | None = None) -> None:
         self._server = server
         self._goodbye_s = goodbye_s
+        self._bus = bus
         self._closing: set[asyncio.Task[None]] = set()
+        #: Hears (room, facts) of other processes' `tell_processes`.
+        self.on_facts: Callable[[str, Mapping[str, Any]], None] | None = None
+        if bus is not None:
+            bus.take = self._take
+            server.manager.on_occupied = self._occupied
 
     def send(
         self,
@@ -31,15 +49,59 @@ class RoomTransport:
         *,
         ephemeral: bool = False,
         skip: str | None = None,
+        here_only: bool = False,
     ) -> None:
         """See the port. Encoded once, however many are in the room."""
+        if not room:
+            raise EmptyTarget("the library takes no room for every client")
+        bus = self._bus if not here_only and _is_shared(room) else None
         members = self._server.manager.members(room)
-        if not members:
+        if not members and bus is None:
             return
-        packet = eio_packet.Packet(eio_packet.MESSAGE, f"{sio_packet.EVENT}{codec.dumps([event, payload])}")
+        text = f"{sio_packet.EVENT}{codec.dumps([event, payload])}"
+        self._deliver(members, text, ephemeral=ephemeral, skip=skip)
+        if bus is not None:
+            kind = _EPHEMERAL if ephemeral else _KEPT
+            bus.publish(room, b"%b%b\n%b" % (kind, (skip or "").encode(), text.encode()))
+
+    def _deliver(
+        self, members: list[tuple[str, str]], text: str, *, ephemeral: bool, skip: str | None
+    ) -> None:
+        packet = eio_packet.Packet(eio_packet.MESSAGE, text)
         for sid, eio_sid in members:
             if sid != skip:
                 self._server.enqueue(eio_sid, packet, ephemeral=ephemeral)
+
+    def tell_processes(self, room: str, facts: Mapping[str, Any]) -> None:
+        if self._bus is not None and _is_shared(room):
+            self._bus.publish(room, _FACTS + codec.dumps(facts).encode())
+
+    async def hears(self, room: str) -> None:
+        if self._bus is not None:
+            await self._bus.subscribed(room, patience_s=_HEARS_S)
+
+    @property
+    def reaches_beyond(self) -> bool:
+        return self._bus is not None
+
+    def _take(self, room: str, message: bytes) -> None:
+        """What another process sent to a room. A kind that only a newer version knows is left alone."""
+        if not _is_shared(room):
+            raise EmptyTarget(f"nothing but sessions and people is told by others, not {room!r}")
+        kind, rest = message[:1], message[1:]
+        if kind in (_KEPT, _EPHEMERAL):
+            skip, _, text = rest.partition(b"\n")
+            members = self._server.manager.members(room)
+            self._deliver(members, text.decode(), ephemeral=kind == _EPHEMERAL, skip=skip.decode() or None)
+        elif kind == _FACTS and self.on_facts is not None:
+            self.on_facts(room, codec.loads(rest))
+
+    def _occupied(self, room: str, is_occupied: bool) -> None:
+        if self._bus is not None and _is_shared(room):
+            if is_occupied:
+                self._bus.subscribe(room)
+            else:
+                self._bus.unsubscribe(room)
 
     def occupied(self, room: str) -> bool:
         return bool(self._server.manager.members(room))
@@ -65,3 +127,8 @@ class RoomTransport:
         await socket.close(wait=False, abort=True, reason=self._server.eio.reason.SERVER_DISCONNECT)
         socket.queue.put_nowait(None)  # after the last packet the writer ends and closes the WebSocket
         asyncio.get_running_loop().call_later(self._goodbye_s, self._server.eio.abort, eio_sid)
+
+
+def _is_shared(room: str) -> bool:
+    """Whether other processes may have sockets in it: a session or a person, with a name."""
+    return room.startswith((SESSIONS, PEOPLE)) and bool(room[len(SESSIONS) :].strip())

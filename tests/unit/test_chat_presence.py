@@ -1,11 +1,14 @@
 """Presence: of people, with a grace, on a scheduler that the test turns by hand."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from chat.errors import Unavailable
 from chat.presence import Presence
+from tests.support.manual_clock import turns
 
 
 class Later:
@@ -28,7 +31,8 @@ class Handle:
         self.later, self.entry = later, entry
 
     def cancel(self) -> None:
-        self.later.pending.remove(self.entry)
+        if self.entry in self.later.pending:
+            self.later.pending.remove(self.entry)
 
 
 class Room:
@@ -36,9 +40,16 @@ class Room:
         self.heard: list[tuple[str, str, str]] = []
 
     def to_session(
-        self, session_id: str, event: str, payload: Mapping[str, Any], *, skip: str | None
+        self,
+        session_id: str,
+        event: str,
+        payload: Mapping[str, Any],
+        *,
+        skip: str | None,
+        here_only: bool,
     ) -> None:
         assert event == "presence"
+        assert not here_only
         assert skip == ("sid" if payload["state"] == "ONLINE" else None)
         self.heard.append((session_id, payload["userId"], payload["state"]))
 
@@ -85,11 +96,11 @@ def test_a_reconnect_within_the_grace_is_no_news(presence: Presence, room: Room,
     assert room.heard[1:] == [("s", "u", "OFFLINE")]
 
 
-def test_sessions_and_people_are_apart(presence: Presence, room: Room) -> None:
+async def test_sessions_and_people_are_apart(presence: Presence, room: Room) -> None:
     presence.entered("s", "u", sid="sid")
 
-    assert presence.of("s", ["u", "l"]) == {"u": "ONLINE", "l": "OFFLINE"}
-    assert presence.of("t", ["u"]) == {"u": "OFFLINE"}
+    assert await presence.of("s", ["u", "l"]) == {"u": "ONLINE", "l": "OFFLINE"}
+    assert await presence.of("t", ["u"]) == {"u": "OFFLINE"}
 
 
 def test_leaving_without_having_entered_is_harmless(presence: Presence, room: Room, later: Later) -> None:
@@ -107,3 +118,249 @@ def test_nothing_is_kept_of_who_is_gone(presence: Presence, later: Later) -> Non
     later.run()
 
     assert (presence._sockets, presence._leaving) == ({}, {})
+
+
+# --- with a store that other processes write into, too ---
+
+
+class Store:
+    """One process's view. `others` is what the others have written; `gates` hold back what is being written."""
+
+    def __init__(self) -> None:
+        self.others: dict[str, set[str]] = {}
+        self.ours: set[tuple[str, str]] = set()
+        self.log: list[str] = []
+        self.is_away = False
+        self.is_complete = True
+        self.gate: asyncio.Event | None = None
+
+    async def _pass(self, what: str) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.is_away:
+            raise Unavailable
+        self.log.append(what)
+
+    async def enter(self, room: str, person_id: str) -> None:
+        await self._pass(f"enter {person_id}")
+        self.ours.add((room, person_id))
+
+    async def leave(self, room: str, person_id: str) -> bool:
+        await self._pass(f"leave {person_id}")
+        self.ours.discard((room, person_id))
+        return person_id not in self.others.get(room, ())
+
+    async def elsewhere(self, rooms: Sequence[str]) -> list[set[str]]:
+        await self._pass("elsewhere")
+        return [set(self.others.get(room, ())) for room in rooms]
+
+    async def refresh(self) -> None:
+        await self._pass("refresh")
+
+
+class Push:
+    def __init__(self) -> None:
+        self.clients: list[tuple[str, str]] = []
+        self.processes: list[tuple[str, str]] = []
+
+    def to_session(
+        self,
+        session_id: str,
+        event: str,
+        payload: Mapping[str, Any],
+        *,
+        skip: str | None,
+        here_only: bool,
+    ) -> None:
+        assert here_only, "the others tell their own"
+        self.clients.append((payload["userId"], payload["state"]))
+
+    def to_processes(self, session_id: str, facts: Mapping[str, Any]) -> None:
+        self.processes.append((facts["person"], facts["state"]))
+
+    def looked_at(self, room: str) -> bool:
+        return True
+
+    def watching(self, user_id: str) -> bool:
+        return False
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def push() -> Push:
+    return Push()
+
+
+@pytest.fixture
+def shared(push: Push, later: Later, store: Store) -> Presence:
+    return Presence(push=push, grace_s=10, later=later, store=store)  # type: ignore[arg-type]
+
+
+async def test_arrival_and_leaving_are_written_then_told(
+    shared: Presence, push: Push, store: Store, later: Later
+) -> None:
+    shared.entered("s", "u")
+    assert push.processes == []
+    await turns()
+    assert (store.log, push.processes) == (["enter u"], [("u", "ONLINE")])
+
+    shared.left("s", "u")
+    await turns()
+    assert store.log == ["enter u"], "for the grace"
+    later.run()
+    await turns()
+    assert store.log == ["enter u", "leave u"]
+    assert push.clients == push.processes == [("u", "ONLINE"), ("u", "OFFLINE")]
+
+
+async def test_who_comes_back_while_the_leaving_is_written_has_not_left(
+    shared: Presence, push: Push, store: Store, later: Later
+) -> None:
+    """What is written last must be what is true last, whichever reply comes first."""
+    shared.entered("s", "u")
+    await turns()
+    store.gate = asyncio.Event()
+    shared.left("s", "u")
+    later.run()
+    await turns()
+    shared.entered("s", "u")
+    store.gate.set()
+    await turns()
+
+    assert store.log == ["enter u", "leave u", "enter u"]
+    assert store.ours == {("s:s", "u")}
+    assert push.clients == [("u", "ONLINE")]
+    assert ("u", "OFFLINE") not in push.processes
+
+
+async def test_who_leaves_while_the_arrival_is_written_has_left(
+    shared: Presence, push: Push, store: Store, later: Later
+) -> None:
+    store.gate = asyncio.Event()
+    shared.entered("s", "u")
+    await turns()
+    shared.left("s", "u")
+    later.run()
+    store.gate.set()
+    await turns()
+
+    assert store.log == ["enter u", "leave u"]
+    assert store.ours == set()
+    assert push.clients[-1] == push.processes[-1] == ("u", "OFFLINE")
+
+
+async def test_what_others_tell_is_passed_on_when_it_is_news(shared: Presence, push: Push) -> None:
+    shared.entered("s", "u")
+    await turns()
+    for state in ("ONLINE", "ONLINE", "OFFLINE", "OFFLINE", "ONLINE"):
+        shared.heard("s:s", {"person": "l", "state": state})
+
+    assert push.clients[1:] == [("l", "ONLINE"), ("l", "OFFLINE"), ("l", "ONLINE")]
+
+
+async def test_who_is_here_is_not_offline_because_another_process_says_so(
+    shared: Presence, push: Push
+) -> None:
+    """Both wrote at the same time; the others have heard the wrong one last."""
+    shared.entered("s", "u")
+    await turns()
+    shared.heard("s:s", {"person": "u", "state": "OFFLINE"})
+
+    assert push.clients == [("u", "ONLINE")]
+    assert push.processes == [("u", "ONLINE"), ("u", "ONLINE")]
+
+
+async def test_who_stays_at_another_process_has_not_left(
+    shared: Presence, push: Push, store: Store, later: Later
+) -> None:
+    shared.entered("s", "u")
+    await turns()
+    store.others["s:s"] = {"u"}
+    shared.left("s", "u")
+    later.run()
+    await turns()
+    assert push.clients == [("u", "ONLINE")]
+    assert ("u", "OFFLINE") not in push.processes
+
+    shared.heard("s:s", {"person": "u", "state": "OFFLINE"})
+    assert push.clients == [("u", "ONLINE"), ("u", "OFFLINE")]
+
+
+async def test_nobody_is_offline_on_missing_data(shared: Presence, push: Push, store: Store) -> None:
+    shared.entered("s", "u")
+    store.others["s:s"] = {"l"}
+    assert await shared.of("s", ["u", "l"]) == {"u": "ONLINE", "l": "ONLINE"}
+
+    store.others, store.is_complete = {}, False
+    await shared.sweep()
+    assert await shared.of("s", ["l"]) == {"l": "ONLINE"}
+    store.is_away = True
+    with pytest.raises(Unavailable):
+        await shared.sweep()
+    assert await shared.of("s", ["l"]) == {"l": "ONLINE"}
+    store.is_away, store.is_complete = False, True
+    assert push.clients == [("u", "ONLINE")]
+    await shared.sweep()
+    await shared.sweep()
+    assert push.clients == [("u", "ONLINE"), ("l", "OFFLINE")]
+
+
+async def test_an_answer_that_is_older_than_the_news_changes_nothing(
+    shared: Presence, push: Push, store: Store
+) -> None:
+    """The store is asked, the person arrives and says so, and only then comes the answer without them."""
+    shared.entered("s", "u")
+    await shared.of("s", ["u"])
+    store.gate = asyncio.Event()
+    sweep = asyncio.create_task(shared.sweep())
+    await turns()
+    shared.heard("s:s", {"person": "l", "state": "ONLINE"})
+    store.gate.set()
+    await sweep
+
+    assert push.clients == [("u", "ONLINE"), ("l", "ONLINE")]
+
+
+async def test_leaving_while_nobody_knows_is_told_once_it_is_known(
+    shared: Presence, push: Push, store: Store, later: Later
+) -> None:
+    shared.entered("s", "l")
+    shared.entered("s", "u")
+    await turns()
+    store.is_away = True
+    shared.left("s", "u")
+    later.run()
+    await turns()
+    assert ("u", "OFFLINE") not in push.clients
+
+    store.is_away = False
+    await shared.sweep()
+    assert push.clients[-1] == ("u", "OFFLINE")
+
+
+async def test_who_is_connected_blinks_for_the_grace(shared: Presence, later: Later, store: Store) -> None:
+    shared.came("u")
+    await turns()
+    assert store.ours == {("u:u", "u")}
+    shared.went("u")
+    assert await shared.connected("u")
+    later.run()
+    await turns()
+
+    assert store.ours == set()
+    assert not await shared.connected("u")
+
+
+async def test_nothing_is_written_after_the_end(shared: Presence, store: Store, later: Later) -> None:
+    shared.entered("s", "u")
+    await turns()
+    shared.left("s", "u")
+    await shared.stop()
+    later.run()
+    await turns()
+
+    assert store.log == ["enter u"]

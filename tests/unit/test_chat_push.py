@@ -30,8 +30,19 @@ class Wire:
         *,
         ephemeral: bool = False,
         skip: str | None = None,
+        here_only: bool = False,
     ) -> None:
         self.sent.append((room, event, payload, ephemeral, skip))
+
+    def tell_processes(self, room: str, facts: Mapping[str, Any]) -> None:
+        self.sent.append((room, "", facts, False, None))
+
+    async def hears(self, room: str) -> None:
+        raise NotImplementedError
+
+    @property
+    def reaches_beyond(self) -> bool:
+        return False
 
     def occupied(self, room: str) -> bool:
         return room == "u:here"
@@ -49,6 +60,8 @@ def test_an_empty_target_is_refused(target: Any) -> None:
     for send in (push.to_session, push.to_user, push.to_socket):
         with pytest.raises(EmptyTarget):
             send(target, "new_message", {"body": "secret"})
+    with pytest.raises(EmptyTarget):
+        push.to_processes(target, {"person": "x"})
     assert wire.sent == []
 
 

@@ -1,0 +1,180 @@
+"""Who is where, as several processes write it into a real Redis-protocol server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chat.errors import Unavailable
+from server.realtime.redis_presence import LIFETIME_MS, SETTLE_MS, RedisPresence
+from server.redis_client import RedisClient, open_redis
+from tests.support.redis_age import age_keys
+from tests.support.valkey import Valkey
+
+
+class Monotonic:
+    def __init__(self) -> None:
+        self.s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+@pytest.fixture
+async def redis(valkey: Valkey) -> AsyncIterator[RedisClient]:
+    async with open_redis(valkey.url, timeout_s=0.3) as client:
+        yield client
+
+
+@pytest.fixture
+def monotonic() -> Monotonic:
+    return Monotonic()
+
+
+@pytest.fixture
+def a(redis: RedisClient, monotonic: Monotonic) -> RedisPresence:
+    return RedisPresence(redis, monotonic_s=monotonic)
+
+
+@pytest.fixture
+def b(redis: RedisClient) -> RedisPresence:
+    return RedisPresence(redis)
+
+
+async def test_others_see_who_is_here_and_we_see_the_others(a: RedisPresence, b: RedisPresence) -> None:
+    await a.enter("s:1", "usr")
+    await b.enter("s:1", "law")
+    await b.enter("s:2", "law")
+
+    assert await a.elsewhere(["s:1", "s:2", "s:3"]) == [{"law"}, {"law"}, set()]
+    assert await b.elsewhere(["s:1", "s:2"]) == [{"usr"}, set()]
+    assert await a.elsewhere([]) == []
+
+
+async def test_the_last_process_to_be_left_is_told_so(a: RedisPresence, b: RedisPresence) -> None:
+    """Who closes the laptop and goes on with the phone is not offline."""
+    await a.enter("s:1", "usr")
+    await b.enter("s:1", "usr")
+    await b.enter("s:1", "law")
+
+    assert await a.leave("s:1", "usr") is False
+    assert await b.leave("s:1", "usr") is True
+    assert await b.leave("s:1", "usr") is True, "a repeat after a lost reply"
+    assert await a.elsewhere(["s:1"]) == [{"law"}]
+
+
+async def test_what_a_dead_process_knew_lapses(
+    a: RedisPresence, b: RedisPresence, redis: RedisClient
+) -> None:
+    await a.enter("s:1", "usr")
+    await b.enter("s:1", "usr")
+    await b.enter("s:1", "law")
+    await age_keys(redis, LIFETIME_MS - 1_000)
+    assert await a.elsewhere(["s:1"]) == [{"usr", "law"}]
+    await a.refresh()
+    await age_keys(redis, 1_000)
+
+    assert await a.elsewhere(["s:1"]) == [set()]
+    assert await b.elsewhere(["s:1"]) == [{"usr"}]
+    assert await a.leave("s:1", "usr") is True, "the dead one's entry does not count"
+
+
+async def test_nothing_is_kept_of_rooms_that_nobody_is_in(a: RedisPresence, redis: RedisClient) -> None:
+    for n in range(20):
+        await a.enter(f"s:{n}", "usr")
+    for n in range(10):
+        await a.leave(f"s:{n}", "usr")
+    assert len(await redis.command("KEYS", "tarazu:presence:*")) == 10
+    await age_keys(redis, LIFETIME_MS)
+
+    assert await redis.command("KEYS", "tarazu:presence:*") == []
+
+
+async def test_a_refresh_writes_again_what_redis_forgot(
+    a: RedisPresence, b: RedisPresence, valkey: Valkey
+) -> None:
+    for n in range(450):
+        await a.enter(f"s:{n}", "usr")
+    await a.leave("s:7", "usr")
+    valkey.flush()
+    await a.refresh()
+
+    found = await b.elsewhere([f"s:{n}" for n in range(450)])
+    assert [n for n, people in enumerate(found) if people != {"usr"}] == [7]
+
+
+async def test_a_refresh_brings_nobody_back_who_left_meanwhile(a: RedisPresence, b: RedisPresence) -> None:
+    """A peer would see a ghost for half a minute."""
+    rooms = [f"s:{n}" for n in range(300)]
+    for room in rooms:
+        await a.enter(room, "usr")
+
+    await asyncio.gather(
+        *(a.refresh() for _ in range(5)), *(a.leave(room, "usr") for room in rooms), a.refresh()
+    )
+
+    assert await b.elsewhere(rooms) == [set()] * 300
+
+
+async def test_it_is_complete_once_everybody_has_had_the_time_to_write(
+    a: RedisPresence, redis: RedisClient, monotonic: Monotonic, valkey: Valkey
+) -> None:
+    """After FLUSHALL all peers are missing, and none of them has left."""
+    assert not a.is_complete
+    await a.elsewhere(["s:1"])
+    await age_keys(redis, SETTLE_MS)
+    monotonic.s += SETTLE_MS / 1000
+    await a.elsewhere(["s:1"])
+    assert a.is_complete
+
+    valkey.flush()
+    await a.elsewhere(["s:1"])
+    assert not a.is_complete
+    await age_keys(redis, SETTLE_MS)
+    await a.elsewhere(["s:1"])
+    assert a.is_complete
+
+
+async def test_an_outage_makes_it_incomplete_though_redis_kept_everything(
+    a: RedisPresence, redis: RedisClient, monotonic: Monotonic, valkey: Valkey
+) -> None:
+    """Nobody could refresh meanwhile, so everybody has lapsed."""
+    await a.elsewhere(["s:1"])
+    await age_keys(redis, SETTLE_MS)
+    monotonic.s += SETTLE_MS / 1000
+    valkey.stop()
+    try:
+        with pytest.raises(Unavailable):
+            await a.refresh() if a._ours else await a.elsewhere(["s:1"])
+    finally:
+        valkey.cont()
+    assert not a.is_complete
+
+    await _answers(a)
+    assert not a.is_complete
+    monotonic.s += SETTLE_MS / 1000
+    await a.elsewhere(["s:1"])
+    assert a.is_complete
+
+
+async def test_while_redis_is_away_nobody_knows(a: RedisPresence, b: RedisPresence, valkey: Valkey) -> None:
+    await a.enter("s:1", "usr")
+    valkey.kill()
+    for call in (a.enter("s:1", "law"), a.leave("s:1", "usr"), a.elsewhere(["s:1"]), a.refresh()):
+        with pytest.raises(Unavailable):
+            await call
+    valkey.start()
+    await a.refresh()
+
+    assert await b.elsewhere(["s:1"]) == [{"law"}]
+
+
+async def _answers(store: RedisPresence) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await store.elsewhere(["s:1"])
+            except Unavailable:
+                await asyncio.sleep(0.01)
+            else:
+                return
