@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 600
 ROUNDS ?= 20
 SEED ?=
 
-.PHONY: help run demo test test-quick chaos check format bench lock e2e-client clean
+.PHONY: help run demo cluster test test-quick chaos check format bench lock e2e-client clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -41,6 +41,9 @@ run: $(VENV)/.run ## serve on http://127.0.0.1:8000, on an embedded database in 
 
 demo: $(VENV)/.run ## a whole paid consultation, live in the terminal
 	$(BIN)/tarazu demo
+
+cluster: $(VENV)/.dev ## the production path from pip packages: two web processes, a worker, MongoDB's protocol, Valkey
+	@$(BIN)/python -m tools.cluster
 
 test: $(VENV)/.dev tests/e2e/js/node_modules/.done ## all tests
 	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS)

@@ -41,7 +41,9 @@ class SocketAnnouncer:
     def announce(self, event: SessionEvent) -> None:
         session = event.view.session
         push = self._push
-        if push is not None and not (push.watching(session.user_id) or push.watching(session.lawyer_id)):
+        if push is not None and not (
+            push.reaches_beyond or push.watching(session.user_id) or push.watching(session.lawyer_id)
+        ):
             return
         if self._queue.qsize() >= _WAITING and event.name == "session:tick":
             return

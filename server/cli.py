@@ -173,17 +173,20 @@ def backup(target: Annotated[Path, typer.Argument(help="A file that does not exi
 
 @app.command()
 def demo(
-    url: Annotated[str | None, typer.Option(help="A running server; without it one is started.")] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(help="A running server; without it one is started. Twice: the user's and the lawyer's."),
+    ] = None,
     admin_email: Annotated[str, typer.Option(envvar="ADMIN_EMAIL")] = "",
     admin_password: Annotated[str, typer.Option(envvar="ADMIN_PASSWORD")] = "",
 ) -> None:
     """Show a whole paid consultation, live."""
     from server.demo import DemoFailed, run_demo  # noqa: PLC0415 - see serve
 
-    if url is not None and not (admin_email and admin_password):
+    if url and not (admin_email and admin_password):
         _fail("against a running server, say who its admin is: --admin-email and --admin-password")
     try:
-        _run(run_demo(url, admin_email=admin_email, admin_password=admin_password))
+        _run(run_demo(tuple(url or ()), admin_email=admin_email, admin_password=admin_password))
     except DemoFailed as exc:
         _fail(f"the demo failed: {exc}")
 

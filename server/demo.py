@@ -46,11 +46,13 @@ class Person:
 
 
 class Demo:
-    """Plays both sides against a server."""
+    """Plays both sides against a server, or each against a process of its own."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, console: Console) -> None:
+    def __init__(self, http: aiohttp.ClientSession, urls: tuple[str, ...], console: Console) -> None:
+        """The user calls the first address, the lawyer and the admin the last."""
         self._http = http
-        self._url = url
+        self._urls = urls
+        self._users_token: str | None = None
         self._console = console
         self._ended: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
@@ -59,6 +61,7 @@ class Demo:
         say = self._console.print
         tag = secrets.token_hex(4)
         user = await self._register("/auth/register", "Asha", f"asha-{tag}@example.com", {})
+        self._users_token = user.token
         lawyer = await self._register(
             "/lawyer/register",
             "Adv. Rao",
@@ -155,11 +158,15 @@ class Demo:
         self, method: str, path: str, token: str | None, body: dict[str, Any] | None = None
     ) -> Any:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        async with self._http.request(method, self._url + path, json=body, headers=headers) as response:
+        url = self._url_of(token) + path
+        async with self._http.request(method, url, json=body, headers=headers) as response:
             answer = await response.json(content_type=None)
             if response.status >= 400:
                 raise DemoFailed(f"{method} {path}: {response.status} {answer}")
             return answer
+
+    def _url_of(self, token: str | None) -> str:
+        return self._urls[0] if token == self._users_token else self._urls[-1]
 
     async def _connect(self, person: Person) -> None:
         socket = person.socket = socketio.AsyncClient(reconnection=False)
@@ -167,7 +174,9 @@ class Demo:
         socket.on("session:low_balance", self._low)
         socket.on("session:ended", self._end)
         socket.on("message_status", lambda status: self._status(person, status))
-        await socket.connect(self._url, transports=["websocket"], auth={"token": person.token})
+        await socket.connect(
+            self._url_of(person.token), transports=["websocket"], auth={"token": person.token}
+        )
 
     async def _emit(self, person: Person, event: str, payload: dict[str, Any]) -> dict[str, Any]:
         ack: dict[str, Any] = await person.socket.call(event, payload, timeout=5)
@@ -197,16 +206,16 @@ class Demo:
             self._ended.set_result(end)
 
 
-async def run_demo(url: str | None, *, admin_email: str, admin_password: str) -> None:
-    """Run the demo against `url`, or against a server of its own. Raises `DemoFailed`."""
+async def run_demo(urls: tuple[str, ...], *, admin_email: str, admin_password: str) -> None:
+    """Run the demo against `urls`, or against a server of its own where there are none. Raises `DemoFailed`."""
     console = Console(highlight=False, soft_wrap=True)
     async with aiohttp.ClientSession() as http:
-        if url is not None:
-            demo = Demo(http, url.rstrip("/"), console)
+        if urls:
+            demo = Demo(http, tuple(url.rstrip("/") for url in urls), console)
             await demo.run(admin_email=admin_email, admin_password=admin_password)
             return
         async with own_server() as (own_url, email, password):
-            await Demo(http, own_url, console).run(admin_email=email, admin_password=password)
+            await Demo(http, (own_url,), console).run(admin_email=email, admin_password=password)
 
 
 @asynccontextmanager

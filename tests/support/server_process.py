@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,10 @@ QUICK: Final[Mapping[str, str]] = {
     "MIN_SECONDS": "2",
     "MIN_BALANCE": "1.00",
 }
+
+
+SERVE: Final = ("serve", "--announce-address")
+WORK: Final = ("worker",)
 
 
 class ServerDidNotStart(Exception):
@@ -83,12 +88,17 @@ class ServerProcess:
     A context manager: at its end the server is stopped, and a log with an error in it fails the test.
     """
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(
+        self, directory: Path, *, name: str = "server", command: tuple[str, ...] = SERVE, **settings: str
+    ) -> None:
+        """`name` is its log's; `command` what it runs: `WORK` makes it a worker, which has no address."""
         self.directory = directory
         self.database = directory / "tarazu.db"
         self.settings = dict(settings)
         self.url = ""
-        self.log_path = directory / "server.log"
+        self.name = name
+        self.log_path = directory / f"{name}.log"
+        self._command = command
         self._process: subprocess.Popen[str] | None = None
 
     # -- its life -------------------------------------------------------------------------------------------------
@@ -96,7 +106,9 @@ class ServerProcess:
     def start(self, **settings: str) -> Self:
         """Start it and wait for its address. `settings` stay for later starts. Raises `ServerDidNotStart`."""
         self.settings |= settings
-        self.url = self._address(self.spawn())
+        process = self.spawn()
+        if self._command == SERVE:
+            self.url = self._address(process)
         return self
 
     def spawn(self) -> "subprocess.Popen[str]":
@@ -104,7 +116,7 @@ class ServerProcess:
         assert self._process is None, "it runs already"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve", "--announce-address"],
+                [sys.executable, "-m", "server", *self._command],
                 cwd=self.directory,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
@@ -127,6 +139,14 @@ class ServerProcess:
     def pid(self) -> int:
         assert self._process is not None, "it does not run"
         return self._process.pid
+
+    def freeze(self) -> None:
+        """SIGSTOP: it holds its connections and does nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT: it goes on with whatever it was about to do."""
+        os.kill(self.pid, signal.SIGCONT)
 
     @property
     def is_running(self) -> bool:
