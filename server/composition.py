@@ -113,7 +113,8 @@ async def build(
                 rows=await CollectionIdempotency.open(process.storage.collections),
                 clock=process.clock,
                 new_id=new_id,
-                alone=not settings.is_shared,  # an SQLite file has one process
+                process=services.consultations.owner,
+                is_alive=process.may_live,
             ),
             cors_origins=settings.cors_origins,
             asset=settings.asset,
@@ -274,6 +275,11 @@ class _Process:
             hear_peers(bus, engine, self.wired.elsewhere)
             bus.on(LEAVING, lambda _facts: takeover.look_now())
         return await takeover.begin()
+
+    def may_live(self, owner: str) -> bool:
+        """Whether another process may still be at work. A SQLite file has one: nobody is."""
+        takeover = self.wired.takeover
+        return takeover is not None and takeover.may_live(owner)
 
     async def follow_sign_outs(self) -> None:
         """Close the sockets of log-ins that other processes end."""

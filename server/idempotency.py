@@ -77,16 +77,18 @@ class Idempotency:
         clock: Clock,
         new_id: Callable[[], str],
         lease_ms: int = LEASE_MS,
-        alone: bool = False,
+        process: str | None = None,
+        is_alive: Callable[[str], bool] = lambda _process: True,
     ) -> None:
-        """`alone`: no other process serves these rows, so a run that is not ours was cut short by a crash."""
+        """`process` names this one in its runs. `is_alive` says of another whether it may still be running what it began: where
+        nobody else serves these rows, nobody is. A wrong no is harmless: see `LEASE_MS`.
+        """
         self._rows = rows
         self._clock = clock
         self._new_id = new_id
         self._lease_ms = lease_ms
-        self._alone = alone
-        #: Begins the name of every run of this process.
-        self._process = f"{new_id()}:"
+        self._process = process or new_id()
+        self._is_alive = is_alive
 
     async def begin(self, *, caller: str, route: str, key: str, fingerprint: str) -> IdempotencyRow:
         """The row of this request. With an answer: give that one. Without: run, under its operation id.
@@ -105,7 +107,7 @@ class Idempotency:
                 id=row_id,
                 fingerprint=fingerprint,
                 operation_id=self._new_id(),
-                run=self._process + self._new_id(),
+                run=f"{self._process}:{self._new_id()}",
                 lease_until_ms=now_ms + self._lease_ms,
                 created_at_ms=now_ms,
             )
@@ -123,7 +125,8 @@ class Idempotency:
         if known.answer is not None:
             return known
         left_ms = known.lease_until_ms - self._clock.now_ms()
-        crashed = self._alone and not known.run.startswith(self._process)
+        runner = known.run.partition(":")[0]
+        crashed = runner != self._process and not self._is_alive(runner)
         if left_ms > 0 and not crashed:
             raise IdempotencyInProgress(retry_after_s=left_ms / 1000)
         again = replace(known, run=fresh.run, lease_until_ms=fresh.lease_until_ms)

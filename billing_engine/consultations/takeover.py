@@ -82,6 +82,10 @@ class Takeover:
         """Processes that hold a lease, this one included, as far as it knows."""
         return 1 + len(self._liveness.alive())
 
+    def may_live(self, owner: str) -> bool:
+        """Whether another process holds a lease that is not known to be stale."""
+        return owner in self._liveness.alive()
+
     async def begin(self) -> int:
         """Take a lease, take up what belongs to nobody, and begin to watch; how many sessions go on here.
 

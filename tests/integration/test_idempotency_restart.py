@@ -25,7 +25,8 @@ async def begin(idempotency: Idempotency) -> IdempotencyRow:
 
 
 def process(rows: CollectionIdempotency, *, alone: bool) -> Idempotency:
-    return Idempotency(rows=rows, clock=ManualClock(), new_id=new_id, alone=alone)
+    others = (lambda _process: False) if alone else (lambda _process: True)
+    return Idempotency(rows=rows, clock=ManualClock(), new_id=new_id, is_alive=others)
 
 
 async def test_the_only_process_knows_that_an_earlier_ones_request_has_crashed(
@@ -48,3 +49,20 @@ async def test_of_several_processes_none_knows_that_and_the_lease_is_waited_for(
     await begin(process(rows, alone=False))
     with pytest.raises(IdempotencyInProgress):
         await begin(process(rows, alone=False))
+
+
+async def test_beside_other_processes_the_dead_one_s_key_is_free_and_the_living_one_s_is_not(
+    rows: CollectionIdempotency,
+) -> None:
+    """A client that repeats after its process died must not wait for the lease of a run that nobody runs."""
+
+    def named(name: str, living: set[str]) -> Idempotency:
+        return Idempotency(
+            rows=rows, clock=ManualClock(), new_id=new_id, process=name, is_alive=living.__contains__
+        )
+
+    first = await begin(named("a", {"b"}))
+    with pytest.raises(IdempotencyInProgress):
+        await begin(named("b", {"a"}))
+    again = await begin(named("b", set()))
+    assert again.operation_id == first.operation_id
