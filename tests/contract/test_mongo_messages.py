@@ -3,14 +3,14 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from chat.errors import NotFound, SessionNotActive
-from chat.model import EVERYTHING, Watermarks
+from chat.model import EVERYTHING, Advance, Watermarks
 from server.storage.errors import StoreBusy, StoreUnavailable
 from server.storage.mongo import conversation_lanes
 from server.storage.mongo.client import MongoDatabase, MongoOptions, open_mongo
@@ -31,6 +31,8 @@ from tests.contract.message_store_contract import (
 )
 from tests.support.mongo_server import PATIENT_MS
 from tests.support.server_process import ROOT
+
+Store = Callable[[ConversationLanes, State | None, State], Awaitable[bool]]
 
 
 @pytest.fixture
@@ -163,6 +165,72 @@ async def test_what_another_process_did_is_seen_at_once(stores: list[MongoMessag
         await send(two, "b")
 
 
+async def test_what_changes_nothing_is_not_answered_from_memory(
+    stores: list[MongoMessageStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy process knows the conversation as its own last write left it; meanwhile another one has written."""
+    one, two, _ = stores
+    await opened(one)
+    await send(one, "a")
+    true: Store = ConversationLanes.store
+    waiting: list[asyncio.Task[Advance]] = []
+
+    async def busy(self: ConversationLanes, before: State | None, after: State) -> bool:
+        monkeypatch.setattr(ConversationLanes, "store", true)
+        stored = await true(self, before, after)
+        waiting.append(asyncio.create_task(advance(one, LAWYER, seen=EVERYTHING)))
+        await asyncio.sleep(0)
+        await send(two, "b")
+        return stored
+
+    monkeypatch.setattr(ConversationLanes, "store", busy)
+    assert (await advance(one, LAWYER, seen=EVERYTHING)).watermarks == Watermarks(1, 1)
+    second = await waiting[0]
+    assert (second.changed, second.watermarks) == (True, Watermarks(2, 2))
+
+
+async def test_a_page_has_no_receipt_that_came_after_it(
+    stores: list[MongoMessageStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen at an instant, and yet not seen."""
+    one, two, _ = stores
+    await opened(one)
+    for k in range(3):
+        await send(one, f"m{k}")
+    await advance(one, LAWYER, seen=1)
+    overtaken = overtaking(
+        monkeypatch,
+        lambda: together(advance(two, LAWYER, seen=3), two.close_conversation(SESSION, at_ms=5_000)),
+    )
+    whole = await page(one)
+    assert next(overtaken, None) is None
+    assert whole.conversation.marks_of(LAWYER) == Watermarks(1, 1)
+    assert [receipt.upto_seq for receipt in whole.receipts[LAWYER].seen] == [1]
+    assert [receipt.upto_seq for receipt in (await page(one)).receipts[LAWYER].seen] == [1, 3]
+
+
+async def together(*calls: Awaitable[object]) -> None:
+    for call in calls:
+        await call
+
+
+def overtaking(
+    monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Awaitable[object]]
+) -> Iterator[Callable[[], Awaitable[object]]]:
+    """What happens right after the next reading of a conversation, before its rows are read."""
+    true_read = ConversationLanes.read
+    left = iter([happens])
+
+    async def read(self: ConversationLanes, session_id: str) -> State | None:
+        state = await true_read(self, session_id)
+        for happening in left:
+            await happening()
+        return state
+
+    monkeypatch.setattr(ConversationLanes, "read", read)
+    return left
+
+
 # --- the tail ---
 
 CHILD = """
@@ -263,8 +331,6 @@ async def test_nothing_is_remembered_of_a_conversation_that_is_silent(
 
 # --- replies that are lost ---
 
-Store = Callable[[ConversationLanes, State | None, State], Awaitable[bool]]
-
 
 def losing(
     monkeypatch: pytest.MonkeyPatch, afterwards: Callable[[], Awaitable[object]] | None = None
@@ -343,6 +409,23 @@ async def test_a_write_that_was_lost_on_the_way_is_made_again(
     assert [message.client_msg_id for message in (await page(store)).messages] == ["a"]
 
 
+async def test_a_write_that_never_arrived_is_not_taken_for_the_one_of_another_process(
+    stores: list[MongoMessageStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, _ = stores
+    await opened(one)
+    true: Store = ConversationLanes.store
+
+    async def lost(self: ConversationLanes, before: State | None, after: State) -> bool:
+        monkeypatch.setattr(ConversationLanes, "store", true)
+        await send(two, "a", at_ms=1_700)
+        raise StoreUnavailable
+
+    monkeypatch.setattr(ConversationLanes, "store", lost)
+    message, duplicate = await send(one, "a", at_ms=1_800)
+    assert (message.created_at_ms, duplicate) == (1_700, True)
+
+
 async def test_when_the_outcome_stays_unknown_the_caller_is_told_and_may_repeat(
     stores: list[MongoMessageStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,16 +485,7 @@ async def test_a_page_that_is_overtaken_by_an_erasure_is_read_again(
     for k in range(6):
         await send(store, f"m{k}")
     await store.close_conversation(SESSION, at_ms=2_000)
-    true_read = ConversationLanes.read
-    overtaken = iter([True])
-
-    async def read(self: ConversationLanes, session_id: str) -> State | None:
-        state = await true_read(self, session_id)
-        if next(overtaken, False):
-            await erased(stores[1])
-        return state
-
-    monkeypatch.setattr(ConversationLanes, "read", read)
+    overtaking(monkeypatch, lambda: erased(stores[1]))
     whole = await page(store)
     assert {message.erased_at_ms for message in whole.messages} == {9_000}
     assert (await store.overview([SESSION], viewer_id=USER))[SESSION].last_message == whole.messages[-1]
@@ -444,6 +518,22 @@ async def test_two_jobs_that_erase_at_once_do_no_harm(stores: list[MongoMessageS
     assert await bodies(stores[0], "ses_0", "ses_1", "ses_2") == [""] * 21
     assert {doc["wiping"] for doc in await documents(stores[0], CONVERSATIONS)} == {False}
     assert {row["body"] for row in await documents(stores[0], ROWS)} == {""}
+
+
+async def test_a_job_that_was_held_up_does_not_begin_an_erasure_again(
+    stores: list[MongoMessageStore],
+) -> None:
+    store = stores[0]
+    await opened(store)
+    await asyncio.gather(*(send(store, f"m{k}") for k in range(5)))
+    await store.close_conversation(SESSION, at_ms=2_000)
+    assert await store.erase_closed(closed_before_ms=3_000, at_ms=9_000, limit=2) == 2
+    begun = await store._first({"wiping": True}, "_id")
+    assert begun is not None
+    await erased(stores[1])
+    assert await store._wipe(begun, 2) == 2
+    (conversation,) = await documents(store, CONVERSATIONS)
+    assert (conversation["wiping"], conversation["wiped_seq"]) == (False, 5)
 
 
 def test_no_two_rows_share_an_id() -> None:
