@@ -6,13 +6,12 @@ a moved version is simply decided again.
 """
 
 import asyncio
-import itertools
-import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
+from billing_engine.ledger.documents import Document, Documents
 from billing_engine.ledger.model import (
     Account,
     Entry,
@@ -23,13 +22,13 @@ from billing_engine.ledger.model import (
     forget_credits,
 )
 from billing_engine.ledger.ports import LedgerStore, Row, Versioned, Write
+from billing_engine.ledger.redo import Pause, Redo, as_billing_error
+from billing_engine.ledger.rivals import ATTEMPTS, let_rivals_finish
 
 #: A change: the account as it is and the entry of the command's key, if there is one -> the next account and an answer.
 Decide = Callable[[Account, "Entry | None"], "tuple[Account, Any]"]
 
 BATCH_LIMIT: Final = 1_000
-#: A version that moves this often under one batch means two writers fight over it; the callers may retry.
-ATTEMPTS: Final = 20
 
 
 class LedgerBusy(Unavailable):
@@ -62,7 +61,7 @@ class _Batch:
     __slots__ = ("entries", "found", "now", "rows")
 
     def __init__(self) -> None:
-        self.found: dict[str, Versioned | Write] = {}
+        self.found: dict[str, Document] = {}
         self.now: dict[str, Account] = {}
         self.entries: dict[str, Entry] = {}
         self.rows: dict[str, Row] = {}
@@ -71,19 +70,18 @@ class _Batch:
 class Committer:
     """The ledger's only writer in this process."""
 
-    def __init__(self, store: LedgerStore, *, queue_limit: int = 100_000) -> None:
+    def __init__(
+        self, store: LedgerStore, *, queue_limit: int = 100_000, pause: Pause = let_rivals_finish
+    ) -> None:
         self._store = store
         self._queue: deque[Command] = deque()
         self._queue_limit = queue_limit
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
-        # Documents with open holds, as this process last wrote them: a tick needs no read. A moved version is found by the
-        # store's compare-and-set, never by this cache.
-        self._cache: dict[str, Versioned | Write] = {}
-        # A version must never repeat, also after a rollback (LEDGER 1): random per process, counted within it.
-        self._versions = map("{:x}".format, itertools.count())
-        self._version_prefix = secrets.token_hex(8)
+        self._documents = Documents()
+        self._pause = pause
+        self._redo = Redo(store, self._documents, pause)
         self.batches = 0
         self.commands = 0
         #: Told the number of changes of every batch; must not raise.
@@ -146,7 +144,8 @@ class Committer:
         self.commands += len(commands)
         self.on_batch(len(commands))
         waiting = commands
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            await self._pause(attempt)
             waiting = await self._attempt(waiting)
             if not waiting:
                 return
@@ -169,14 +168,14 @@ class Committer:
             if len(commands) > 1:
                 half = len(commands) // 2
                 return await self._attempt(commands[:half]) + await self._attempt(commands[half:])
-            _fail(commands, _as_billing_error(broken))
+            _fail(commands, as_billing_error(broken))
             return []
-        _settle([command for command in commands if command not in again] if again else commands)
+        waiting = set(again)
+        _settle([command for command in commands if command not in waiting] if again else commands)
         return again
 
     def _forget(self, commands: list[Command]) -> None:
-        for command in commands:
-            self._cache.pop(command.account_id, None)
+        self._documents.forget(command.account_id for command in commands)
 
     # -- one atomic step (SQLite): the same states, run in memory, stored once ---------------------------------------
 
@@ -191,10 +190,9 @@ class Committer:
             return []
         moved = await self._store.commit_all(writes, list(batch.rows.values()))
         if moved:
-            for write in writes:
-                self._cache.pop(write.account.id, None)
+            self._documents.forget(write.account.id for write in writes)
             return commands
-        self._remember(writes)
+        self._documents.remember(writes)
         return []
 
     async def _redo_in_memory(self, entry: Entry, batch: _Batch) -> None:
@@ -232,78 +230,36 @@ class Committer:
         batch = await self._decide_all(commands)
         writes = self._writes(batch)
         moved = frozenset(await self._store.commit(writes)) if writes else frozenset[str]()
-        self._remember(writes, moved)
+        self._documents.remember(writes, moved)
         # From here on the rest is committed, and a failure belongs to the account whose redo failed: it is neither
         # decided again nor the neighbours' business.
-        done: dict[str, list[Command]] = {}
+        documents = batch.found | {write.account.id: write for write in writes}
+        answered, unfinished, again = [], [], []
         for command in commands:
-            if command.account_id not in moved:
-                done.setdefault(command.account_id, []).append(command)
-        for account_id, answered in done.items():
-            if all(command.error is not None for command in answered):
-                continue
-            try:
-                await self._redo_account(account_id)
-            except Exception as failed:  # noqa: BLE001 - a repeat by key will redo and then answer
-                self._cache.pop(account_id, None)
-                for command in answered:
-                    command.error = command.error or _as_billing_error(failed)
-        return [command for command in commands if command.account_id in moved]
+            account = documents[command.account_id].account
+            if account.id in moved:
+                again.append(command)
+            elif command.error is None and (account.tail or account.credited):
+                unfinished.append(command)
+            else:
+                answered.append(command)
+        # A slice moves no money to anybody: its caller need not wait for the redo of others.
+        _settle(answered)
+        if unfinished:
+            ids = dict.fromkeys(command.account_id for command in unfinished)
+            await self._finish(unfinished, [documents[id_] for id_ in ids])
+        return again
 
-    async def _redo_account(self, account_id: str) -> None:
-        found = self._cache.get(account_id) or (await self._store.load([account_id])).get(account_id)
-        if found is None or not (found.account.tail or found.account.credited):
-            return
-        account = found.account
-        if account.tail:
-            await self._store.insert_rows(account.tail)
-            known = await self._store.rows([entry.key for entry in account.tail])
-            marks: dict[str, dict[str, int]] = {}
-            for entry in account.tail:
-                if not known[entry.key].applied:
-                    marks[entry.key] = {
-                        target_id: await self._credit(target_id, entry, amount_minor)
-                        for target_id, amount_minor in credits_of(entry).items()
-                    }
-            await self._store.mark_applied(marks)
-            done = frozenset(entry.key for entry in account.tail)
-            await self._change(account_id, lambda found: drop_tail(found, done))
-            for target_id in sorted({t for entry in account.tail for t in credits_of(entry)}):
-                await self._change(target_id, lambda found: forget_credits(found, done))
-        if account.credited:
-            remembered = [key for key, _ in account.credited]
-            applied = frozenset(k for k, row in (await self._store.rows(remembered)).items() if row.applied)
-            await self._change(account_id, lambda found: forget_credits(found, applied))
-
-    async def _credit(self, target_id: str, entry: Entry, amount_minor: int) -> int:
-        """Add the credit once: target first, then the row's mark, then one write of amount and key together (LEDGER 1)."""
-        for _ in range(ATTEMPTS):
-            found = await self._fresh(target_id, entry.asset)
-            row = (await self._store.rows([entry.key]))[entry.key]
-            if row.applied:
-                return row.credits_after[target_id]
-            credited = apply_credit(found.account, entry, amount_minor)
-            if credited is found.account or await self._swap(found, credited):
-                return next(after for key, after in credited.credited if key == entry.key)
-        raise Unavailable(reason="versions kept moving", account=target_id)
-
-    async def _change(self, account_id: str, change: Callable[[Account], Account]) -> None:
-        for _ in range(ATTEMPTS):
-            found = await self._fresh(account_id, "")
-            changed = change(found.account)
-            if changed == found.account or await self._swap(found, changed):
-                return
-        raise Unavailable(reason="versions kept moving", account=account_id)
-
-    async def _swap(self, found: Versioned, changed: Account) -> bool:
-        write = Write(found.version, self._new_version(), changed)
-        moved = frozenset(await self._store.commit([write]))
-        self._remember([write], moved)
-        return not moved
-
-    async def _fresh(self, account_id: str, asset: str) -> Versioned:
-        found = (await self._store.load([account_id])).get(account_id)
-        return found or Versioned("", Account(account_id, asset, floor_of(account_id)))
+    async def _finish(self, commands: list[Command], documents: list[Document]) -> None:
+        try:
+            failed = await self._redo.finish(documents)
+        except Exception as failure:  # noqa: BLE001 - a repeat by key will redo and then answer
+            failed = dict.fromkeys((command.account_id for command in commands), as_billing_error(failure))
+        self._documents.forget(failed)
+        for command in commands:
+            error = failed.get(command.account_id)
+            if error is not None:
+                command.error = _copy_of(error)
 
     # -- both ----------------------------------------------------------------------------------------------------
 
@@ -352,23 +308,23 @@ class Committer:
         A write proves its own document by its version. "Short", "fenced", "gone" and "nothing to do" write nothing, so
         their document is read once more; what is stale is forgotten.
         """
-        now, found, cache = batch.now, batch.found, self._cache
-        doubtful = {id_ for id_ in idle if now[id_] is found[id_].account and found[id_] is cache.get(id_)}
+        now, found, kept = batch.now, batch.found, self._documents
+        doubtful = {id_ for id_ in idle if now[id_] is found[id_].account and found[id_] is kept.get(id_)}
         if not doubtful:
             return False
         stored = await self._store.load(list(doubtful))
         stale = [id_ for id_ in doubtful if id_ not in stored or stored[id_].version != found[id_].version]
-        for id_ in stale:
-            cache.pop(id_, None)
+        kept.forget(stale)
         return bool(stale)
 
     async def _find(self, assets: dict[str, str], batch: _Batch) -> None:
         """Make sure that the batch has these accounts (id -> asset of a new one)."""
-        now, found, cache = batch.now, batch.found, self._cache
+        now, found = batch.now, batch.found
+        remembered = self._documents.get
         unknown = []
         for id_ in assets:
             if id_ not in now:
-                cached = cache.get(id_)
+                cached = remembered(id_)
                 if cached is None:
                     unknown.append(id_)
                 else:
@@ -381,25 +337,12 @@ class Committer:
                 now[id_] = found[id_].account
 
     def _writes(self, batch: _Batch) -> list[Write]:
-        found = batch.found
-        prefix, versions = self._version_prefix, self._versions
+        found, write = batch.found, self._documents.write
         return [
-            Write(found[id_].version, prefix + next(versions), account)
+            write(found[id_], account)
             for id_, account in batch.now.items()
             if account is not found[id_].account
         ]
-
-    def _new_version(self) -> str:
-        return self._version_prefix + next(self._versions)
-
-    def _remember(self, writes: list[Write], moved: frozenset[str] = frozenset()) -> None:
-        cache = self._cache
-        for write in writes:
-            account = write[2]
-            if (account.holds or account.tail) and account[0] not in moved:
-                cache[account[0]] = write
-            else:
-                cache.pop(account[0], None)
 
 
 def _assets_of(commands: list[Command]) -> dict[str, str]:
@@ -424,20 +367,17 @@ def _touch(account: Account, _known: Entry | None) -> tuple[Account, None]:
     return account, None
 
 
-def _as_billing_error(failure: Exception) -> BillingError:
-    if isinstance(failure, BillingError):
-        return failure
-    broken = InvariantBroken(rule="ledger batch", cause=repr(failure))
-    broken.__cause__ = failure
-    return broken
-
-
 def _fail(commands: list[Command], error: BillingError) -> None:
-    """Tell each its own copy: callers in many tasks raise it at once."""
     for command in commands:
-        command.error = type(error)(**error.facts)
-        command.error.__cause__ = error
+        command.error = _copy_of(error)
     _settle(commands)
+
+
+def _copy_of(error: BillingError) -> BillingError:
+    """For each caller its own: callers in many tasks raise it at once."""
+    copy = type(error)(**error.facts)
+    copy.__cause__ = error
+    return copy
 
 
 def _settle(commands: list[Command]) -> None:

@@ -107,8 +107,8 @@ class Process:
             return answer
 
         self.ledger = Ledger(WatchedStore(store, around), ManualClock(), lambda _: "2026-01-01")
-        self.ledger.committer = InlineCommitter(self.ledger._store)
-        self.ledger.committer._version_prefix = name
+        self.ledger.committer = InlineCommitter(self.ledger._store, pause=_at_once)
+        self.ledger.committer._documents.prefix = name
         self.done = True
         self.outcome: Any = None
 
@@ -143,6 +143,10 @@ def _first(*operations: Operation) -> Operation:
         return answer
 
     return all_of_them
+
+
+async def _at_once(_attempt: int) -> None:
+    """Waiting a while changes no order of store calls, and here every order is tried."""
 
 
 async def _coroutine(awaitable: Awaitable[Any]) -> Any:
