@@ -1,8 +1,8 @@
 """What a conversation's document says, and what each operation makes of it. Pure: the lane reads and writes.
 
-The document is its own write-ahead log, as an account of the ledger is (LEDGER 1). Its `tail` holds the rows (messages and receipts)
-that one write has committed and that may not lie in the collection of rows yet. Whoever writes next copies them there first; each row
-has an `_id` made of what it is, so copying again changes nothing.
+The document is its own write-ahead log, as an account of the ledger is (LEDGER 1). Its `tail` holds the newest rows (messages and
+receipts), which writes have committed and which may not lie in the collection of rows yet. When it has become long, the next write
+copies it there first and drops it; each row has an `_id` made of what it is, so copying again changes nothing.
 
 People are stored as a side: "u" the user, "l" the lawyer. `from_user` counts how many of the messages 1..seq the user wrote, so that
 how many of the peer's messages lie between two positions is a subtraction.
@@ -22,6 +22,8 @@ SIDES: Final[tuple[Side, Side]] = ("u", "l")
 MESSAGE: Final = "m"
 DELIVERED: Final = "d"
 SEEN: Final = "s"
+_TAIL_ROWS: Final = 16
+_TAIL_CHARS: Final = 16 * 1024
 RECEIPTS: Final = tuple(side + what for side in SIDES for what in (DELIVERED, SEEN))
 
 
@@ -167,6 +169,7 @@ class Change:
         version: of the state to be; also written into each new row, so that a writer knows its own after a lost reply.
         stored: rows that lie in the collection, by `_id`: at least those of the messages that the operations name.
         counts: `from_user` at positions that are neither in the tail nor the last.
+        copied: whether the tail lies in the collection of rows by now, so that it can be dropped.
     """
 
     def __init__(
@@ -177,11 +180,13 @@ class Change:
         version: str,
         stored: Mapping[str, Row],
         counts: Mapping[int, int],
+        copied: bool = False,
     ) -> None:
         self.session_id = session_id
         self.state = None if state is None else state.copy()
         self.changed = False
         self.version = version
+        self._kept: tuple[Row, ...] = () if state is None or copied else state.tail
         self._known = dict(stored)
         self._counts = {0: 0, **counts}
         self.rows: list[Row] = []
@@ -190,10 +195,10 @@ class Change:
             self._learn(state.tail)
 
     def result(self) -> State:
-        """The state to store: what was in the tail is copied by then, so only the new rows are in it."""
+        """The state to store."""
         if self.state is None:
             raise ValueError("nothing is to be stored")
-        return replace(self.state, version=self.version, tail=tuple(self.rows))
+        return replace(self.state, version=self.version, tail=(*self._kept, *self.rows))
 
     def existing(self) -> State:
         """Raises `NotFound`."""
@@ -268,7 +273,7 @@ class Erase:
 
 @dataclass(frozen=True, slots=True)
 class Redo:
-    """Nothing but what every write does first: the tail copied out, then dropped."""
+    """Nothing but to drop the tail, which is copied by then: `wants_copy`."""
 
     def apply(self, change: Change) -> None:
         if change.state is not None and change.state.tail:
@@ -355,6 +360,18 @@ class Raise:
         newly_seen = by_user if side == "l" else after.seen_seq - before.seen_seq - by_user
         state.marks[side] = Marks(after.delivered_seq, after.seen_seq, seen_from_user)
         return Advance(after, newly_seen, changed=True)
+
+
+def wants_copy(state: State, operations: Iterable[Operation]) -> bool:
+    """Whether the tail is to be copied out and dropped with this write.
+
+    It need not be each time: then a message would cost two writes. But it is read and written with the document, so it stays short.
+    """
+    return (
+        len(state.tail) >= _TAIL_ROWS
+        or sum(len(row.get("body", "")) for row in state.tail) >= _TAIL_CHARS
+        or any(isinstance(operation, (Erase, Redo)) for operation in operations)
+    )
 
 
 def rows_asked(state: State, operations: Iterable[Operation]) -> list[str]:

@@ -24,6 +24,7 @@ from server.storage.mongo.conversation import (
     fields_of,
     rows_asked,
     state_of,
+    wants_copy,
 )
 from server.storage.mongo.failures import is_duplicate, store_failures
 from server.storage.mongo.integers import int64
@@ -31,7 +32,7 @@ from server.storage.mongo.integers import int64
 CONVERSATIONS: Final = "conversations"
 ROWS: Final = "chat_rows"
 
-#: One write's share: what it adds lies in the document until the next one, and a document has 16 MiB.
+#: One write's share: what it adds lies in the document for a while, and a document has 16 MiB.
 _BATCH_OPERATIONS: Final = 256
 _BATCH_CHARS: Final = 512 * 1024
 #: All that may wait in this process. Above it nothing more is taken.
@@ -90,6 +91,8 @@ class ConversationLanes:
                 batch = _share(lane)
                 self._waiting -= len(batch)
                 last = await self._answer(session_id, batch, last)
+                # Those who have their answer may go on at once: with the next write in this lane a reading is saved.
+                await asyncio.sleep(0)
         finally:
             # Only a loop that is being closed leaves something here.
             self._waiting -= len(lane)
@@ -219,14 +222,20 @@ class _Write:
     async def _decide(self, state: State | None) -> tuple[Change, list[Any]]:
         stored: Mapping[str, Row] = {}
         counts: Mapping[int, int] = {}
+        copied = state is not None and wants_copy(state, self._operations)
         if state is not None:
             stored, counts, _ = await asyncio.gather(
                 self._lanes.stored(rows_asked(state, self._operations)),
                 self._lanes.counts(self._session_id, counts_asked(state, self._operations)),
-                self._lanes.copy_out(state.tail),
+                self._lanes.copy_out(state.tail if copied else ()),
             )
         change = Change(
-            self._session_id, state, version=self._lanes.new_version(), stored=stored, counts=counts
+            self._session_id,
+            state,
+            version=self._lanes.new_version(),
+            stored=stored,
+            counts=counts,
+            copied=copied,
         )
         return change, [_outcome(operation, change) for operation in self._operations]
 

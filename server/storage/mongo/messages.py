@@ -46,8 +46,8 @@ INDEXES: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     # Pages: the messages, and each of the four lists of receipts, by position.
     ROWS: (("session_id", "kind", "seq"),),
 }
-#: A tail that was written this long ago belongs to a process that has died, or to a conversation that is silent. Those that are being
-#: written copy their tails themselves, and redoing them would only move their versions.
+#: A conversation with a tail that was not written to for so long is silent, or its process has died. Those that are being written
+#: copy their tails themselves, and redoing them would only move their versions.
 _SILENT_MS: Final = 60_000
 _AT_ONCE: Final = 16
 _CHUNK: Final = 500
@@ -103,7 +103,7 @@ class MongoMessageStore:
     async def redo_pending(self, limit: int, *, silent_ms: int = _SILENT_MS) -> int:
         """Copy out the tails of up to `limit` conversations that nobody has written to for `silent_ms`; how many it did.
 
-        Nothing waits for it: readers see the tails, and the next write copies them. Raises `StoreUnavailable`.
+        Nothing waits for it: readers see the tails, and a later write copies them. Raises `StoreUnavailable`.
         """
         before_ms = await self._db.now_ms() - silent_ms
         asked = {"tail_at_ms": {"$gte": int64(0), "$lte": int64(before_ms)}}
