@@ -79,9 +79,12 @@ class Recovery:
         unfinished = await self._sessions.unfinished()
         owners = {hold.hold_id: hold.owner for hold in await self._ledger.open_holds(HOLDS)}
         taken_up = await self.take_up(
-            session
-            for session in unfinished
-            if not self._is_cared_for(session, owners.get(hold_id_of(session.id), ""), alive)
+            (
+                session
+                for session in unfinished
+                if not self._is_cared_for(session, owners.get(hold_id_of(session.id), ""), alive)
+            ),
+            alive,
         )
         await self._consultations.free_left_behind()
         return taken_up
@@ -93,15 +96,19 @@ class Recovery:
             return self._engine.is_live(session.id)
         return hold_owner in alive
 
-    async def take_up(self, sessions: Iterable[Session]) -> int:
-        """Adopt, settle or give back each; how many go on here. Raises what the store raises, once all have been tried."""
-        results = await asyncio.gather(*map(self._recover, sessions), return_exceptions=True)
+    async def take_up(self, sessions: Iterable[Session], alive: frozenset[str] = frozenset()) -> int:
+        """Adopt, settle or give back each, but for what one of `alive` owns by now; how many go on here. Raises what the store
+        raises, once all have been tried.
+        """
+        results = await asyncio.gather(
+            *(self._recover(session, alive) for session in sessions), return_exceptions=True
+        )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         return sum(result is True for result in results)
 
-    async def _recover(self, session: Session) -> bool:
+    async def _recover(self, session: Session, alive: frozenset[str]) -> bool:
         if session.status is Status.STARTING:
             await self._consultations.give_back(session)
             return False
@@ -112,6 +119,8 @@ class Recovery:
             return False
         if hold.owner == self._consultations.owner:
             return self._find_again(session, bill_of(account, hold))
+        if hold.owner in alive:
+            return False
         evidence_ms = await self._rooms.evidence_ms(session.id)
         if not self._serves:
             await self._abandon_if_due(session, hold, evidence_ms)

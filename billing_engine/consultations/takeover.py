@@ -137,7 +137,10 @@ class Takeover:
         self._liveness.look(leases, now_ms)
         # Workers bill nobody: what is left to them is what the sweep finds abandoned.
         for lease in self._liveness.dead() if self._role == WEB else ():
-            self._noticed_ms.setdefault(lease.owner, now_ms)
+            if lease.owner not in self._noticed_ms:
+                self._noticed_ms[lease.owner] = now_ms
+                how = "stale" if lease in leases else "given up"
+                log.warning("a process is gone: its lease is %s", how, extra={"lease": lease.owner})
             if lease.owner not in self._burying:
                 # In a task of its own: a beat that waits for a thousand adoptions would look like another death.
                 self._burying[lease.owner] = asyncio.create_task(self._bury(lease))
@@ -189,7 +192,7 @@ class Takeover:
             heirs = self._liveness.alive(role=WEB) | {self._owner}
             ids = [id_ for id_ in ids if self._is_mine(id_, heirs)]
         found = await self._sessions.get_many(ids)
-        taken = await self._recovery.take_up([*found.values(), *begun])
+        taken = await self._recovery.take_up([*found.values(), *begun], self._liveness.alive())
         if taken:
             now_ms = self._clock.now_ms()
             log.warning("took over %d sessions of a process that is gone", taken, extra={"lease": owner})
@@ -203,7 +206,8 @@ class Takeover:
 
     async def _sweep(self) -> None:
         try:
-            await self._recovery.run(self._liveness.alive())
+            if taken := await self._recovery.run(self._liveness.alive()):
+                log.warning("the sweep took up %d sessions that nobody billed", taken)
         except Unavailable as exc:
             log.warning("the sweep comes again: %r", exc)
         except Exception:
