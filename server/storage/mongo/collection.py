@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from bson.errors import InvalidDocument
 from pymongo import ReturnDocument
@@ -74,7 +74,7 @@ class MongoCollection:
     async def get(self, id_: str) -> Doc | None:
         with store_failures:
             found: Doc | None = await self._collection.find_one({"_id": id_})
-        return found
+        return self._read(found)
 
     async def get_many(self, ids: Sequence[str]) -> dict[str, Doc]:
         wanted = list(dict.fromkeys(ids))
@@ -83,7 +83,7 @@ class MongoCollection:
             chunk = wanted[first : first + _CHUNK]
             with store_failures:
                 docs = await self._collection.find({"_id": {"$in": chunk}}).to_list(None)
-            found.update((doc["_id"], doc) for doc in docs)
+            found.update((doc["_id"], doc) for doc in map(self._read, docs))
         return found
 
     async def find(
@@ -111,7 +111,7 @@ class MongoCollection:
             with store_failures:
                 cursor = self._collection.find(query, sort=sort_of(order), limit=limit - len(found))
                 docs = await cursor.to_list(None)
-            for doc in docs:
+            for doc in map(self._read, docs):
                 # It moved from a range that we have read to this one: the first reading has its place in the page.
                 found.setdefault(doc["_id"], doc)
         return list(found.values())
@@ -128,7 +128,7 @@ class MongoCollection:
         check_changes(self._spec, set_, inc)
         news, steps = int64(dict(set_ or {})), dict(inc or {})
         while True:
-            new = await self._change(matching, news, steps)
+            new = self._read(await self._change(matching, news, steps))
             if new is not None or not steps:
                 return new
             # Either `where` or one of the steps did not hold: which one, only the document can tell.
@@ -214,6 +214,18 @@ class MongoCollection:
             key = bool(value) if group_by in self._spec.boolean and value is not None else value
             sums[key] = (total, int(group["number"]))
         return sums
+
+    @overload
+    def _read(self, doc: Doc) -> Doc: ...
+    @overload
+    def _read(self, doc: None) -> None: ...
+    def _read(self, doc: Doc | None) -> Doc | None:
+        """The document as it was written. The stand-in keeps a boolean that `$set` sets as 0 or 1 (and finds it as either)."""
+        if doc is not None:
+            for name in self._spec.boolean:
+                if isinstance(doc.get(name), int):
+                    doc[name] = bool(doc[name])
+        return doc
 
     def _one(self, id_: str, where: Where | None) -> Filter:
         matching = filter_of(self._spec, parse_where(self._spec, where))
