@@ -116,6 +116,21 @@ async def test_text_of_any_kind_crosses_unharmed(w: TwoWorlds) -> None:
     assert bodies(lawyer) == [body]
 
 
+async def test_what_is_said_after_a_join_was_answered_is_heard(
+    tmp_path: Path, valkey: Valkey, proxy: TcpProxy
+) -> None:
+    """History is read once other processes are heard: what is stored in between arrives twice, or is missed for good."""
+    async with two_worlds(tmp_path, valkey.url, f"redis://127.0.0.1:{proxy.port}") as w:
+        user, lawyer = await w.a.joined(USER), await w.b.connect(LAWYER)
+        proxy.delay_s = 0.1
+
+        ack = await lawyer.call("join_session", {"sessionId": SESSION})
+        await said(user, "hello")
+
+        assert ack["messages"] == []
+        await lawyer.hears("new_message")
+
+
 async def test_a_process_subscribes_to_what_concerns_its_own_sockets_and_no_longer(
     w: TwoWorlds, valkey: Valkey
 ) -> None:

@@ -85,9 +85,10 @@ class TcpProxy:
 
     async def stop(self) -> None:
         await self.refuse()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Not cancelled: asyncio's streams report a cancelled handler as an error.
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+            self.reset_all()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
