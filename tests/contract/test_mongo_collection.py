@@ -20,24 +20,30 @@ from tests.support.mongo_server import PATIENT_MS
 
 
 @pytest.fixture
-async def db(mongo_options: MongoOptions) -> AsyncIterator[MongoDatabase]:
-    async with open_mongo(mongo_options) as database:
-        yield database
-
-
-@pytest.fixture
-async def collections(db: MongoDatabase) -> Collections:
-    return MongoCollections(db)
-
-
-class TestMongoCollection(CollectionContract):
-    """Over the wire."""
-
-
-@pytest.fixture
 async def one_db(mongo_url: str) -> AsyncIterator[MongoDatabase]:
     async with open_mongo(MongoOptions(mongo_url, timeout_ms=PATIENT_MS)) as database:
         yield database
+
+
+class TestMongoCollection(CollectionContract):
+    @pytest.fixture
+    async def collections(self, one_db: MongoDatabase) -> Collections:
+        return MongoCollections(one_db)
+
+
+class TestMongoCollectionThroughMotor(CollectionContract):
+    """All but what is refused before a driver sees it."""
+
+    test_what_cannot_come_back_the_same_is_refused = None
+    test_a_filter_that_cannot_be_is_refused = None
+    test_a_page_that_cannot_be_is_refused = None
+    test_a_spec_that_cannot_be_is_refused = None
+    test_a_sum_that_cannot_be_is_refused = None
+
+    @pytest.fixture
+    async def collections(self, mongo_url: str) -> AsyncIterator[Collections]:
+        async with open_mongo(MongoOptions(mongo_url, "motor", timeout_ms=PATIENT_MS)) as database:
+            yield MongoCollections(database)
 
 
 @pytest.fixture
