@@ -1,5 +1,6 @@
 """The connection to MongoDB. Two drivers stand behind it; what differs between them ends in this file."""
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -132,9 +133,11 @@ async def open_mongo(options: MongoOptions) -> AsyncIterator[MongoDatabase]:
             raise CannotOpen(_where(options.url), f"no MongoDB answers there ({_first_line(exc)})") from exc
         yield MongoDatabase(client, options, hello)
     finally:
-        closing = client.close()
         if options.driver == "pymongo":
-            await closing
+            await client.close()
+        else:
+            # It says goodbye to the server and blocks until the answer: a frozen server would hold up everybody else.
+            await asyncio.to_thread(client.close)
 
 
 def _client(options: MongoOptions) -> Any:
