@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from chat.namespace import BYE_TOKEN
 from chat.push import EmptyTarget
+from chat.service import Joined
 from tests.integration.socket_world import LAWYER, PATIENCE_S, SESSION, STRANGER, USER, Client, until
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 from tests.support.two_worlds import Process, TwoWorlds, two_worlds
@@ -116,19 +118,24 @@ async def test_text_of_any_kind_crosses_unharmed(w: TwoWorlds) -> None:
     assert bodies(lawyer) == [body]
 
 
-async def test_what_is_said_after_a_join_was_answered_is_heard(
-    tmp_path: Path, valkey: Valkey, proxy: TcpProxy
+async def test_history_is_read_once_other_processes_are_heard(
+    tmp_path: Path, valkey: Valkey, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """History is read once other processes are heard: what is stored in between arrives twice, or is missed for good."""
+    """What is stored in between then arrives twice. The other way round it would be missed for good."""
     async with two_worlds(tmp_path, valkey.url, f"redis://127.0.0.1:{proxy.port}") as w:
-        user, lawyer = await w.a.joined(USER), await w.b.connect(LAWYER)
-        proxy.delay_s = 0.1
+        lawyer, read = await w.b.connect(LAWYER), w.b.chat.join
+        heard: list[bool] = []
 
+        async def reads(*args: Any, **options: Any) -> Joined:
+            heard.append(await w.b.bus.subscribed(f"s:{SESSION}", patience_s=0))
+            return await read(*args, **options)
+
+        monkeypatch.setattr(w.b.chat, "join", reads)
+        proxy.delay_s = 0.05
         ack = await lawyer.call("join_session", {"sessionId": SESSION})
-        await said(user, "hello")
 
-        assert ack["messages"] == []
-        await lawyer.hears("new_message")
+    assert ack["ok"]
+    assert heard == [True]
 
 
 async def test_a_process_subscribes_to_what_concerns_its_own_sockets_and_no_longer(
