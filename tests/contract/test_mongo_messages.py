@@ -314,7 +314,8 @@ async def test_a_tail_does_not_grow_without_end(stores: list[MongoMessageStore])
         assert len(await tail_of(store)) <= 16
     for k in range(6):
         await send(store, f"long{k}", body="x" * 8_000)
-        assert len(await tail_of(store)) <= 18
+        (doc,) = await documents(store, CONVERSATIONS)
+        assert sum(len(row["body"]) for row in doc["tail"]) <= 16 * 1_024 + 8_000
     assert [message.seq for message in (await page(store)).messages] == list(range(1, 47))
 
 
@@ -403,6 +404,25 @@ async def test_it_is_known_again_also_when_another_process_has_written_since(
     assert first == ((await page(one)).messages[0], False)
     assert (receipt.changed, receipt.watermarks) == (True, Watermarks(1, 1))
     assert [message.client_msg_id for message in (await page(one)).messages] == ["a", "b"]
+
+
+async def test_a_write_that_the_driver_repeated_is_known_again(
+    stores: list[MongoMessageStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that has forgotten the first one refuses the second: its version has moved."""
+    store = stores[0]
+    await opened(store)
+    true: Store = ConversationLanes.store
+
+    async def twice(self: ConversationLanes, before: State | None, after: State) -> bool:
+        monkeypatch.setattr(ConversationLanes, "store", true)
+        assert await true(self, before, after)
+        return await true(self, before, after)
+
+    monkeypatch.setattr(ConversationLanes, "store", twice)
+    message, duplicate = await send(store, "a")
+    assert (message.seq, duplicate) == (1, False)
+    assert await store.last_seq(SESSION) == 1
 
 
 async def test_a_write_that_was_lost_on_the_way_is_made_again(

@@ -6,6 +6,7 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError
@@ -187,8 +188,7 @@ class _Write:
         self._session_id = session_id
         self._operations = operations
         self._deadline_s = lanes.new_deadline_s()
-        #: Writes whose reply was lost: what they wrote, and what they would have answered.
-        self._lost: list[tuple[Change, list[Any]]] = []
+        self._tried: list[_Try] = []
 
     async def run(self, known: State | None) -> tuple[list[Any], State | None]:
         """The answers and the state after them.
@@ -201,7 +201,7 @@ class _Write:
             fresh = known is None
             state = await self._lanes.read(self._session_id) if known is None else known
             known = None
-            if self._lost and (answers := await self._landed(state)) is not None:
+            if self._tried and (answers := await self._landed(state)) is not None:
                 return answers, None
             change, outcomes = await self._decide(state)
             if not change.changed:
@@ -213,10 +213,11 @@ class _Write:
                 if await self._lanes.store(state, after):
                     return outcomes, after
             except StoreUnavailable:
-                self._lost.append((change, outcomes))
-                self._check_time()
-                continue
-            self._check_time()
+                self._tried.append(_Try(change, outcomes, is_lost=True))
+            else:
+                self._tried.append(_Try(change, outcomes, is_lost=False))
+            if asyncio.get_running_loop().time() > self._deadline_s:
+                raise StoreUnavailable
             await asyncio.sleep(next(pauses_s))
 
     async def _decide(self, state: State | None) -> tuple[Change, list[Any]]:
@@ -240,25 +241,36 @@ class _Write:
         return change, [_outcome(operation, change) for operation in self._operations]
 
     async def _landed(self, state: State | None) -> list[Any] | None:
-        """The answers of the write that has happened although its reply was lost; None if none of them has, so far.
+        """The answers of the write that has happened although we were not told; None if none of them has, so far.
 
-        One that has not may still do so until the version moves. We go on with another version on the same state: of the two, the
-        store takes one, and the next reading tells which.
+        One whose reply was lost may still happen until the version moves. We go on with another version on the same state: of the two,
+        the store takes one, and the next reading tells which. One that was refused is looked at as well, as far as that costs
+        nothing: a driver repeats a write by itself, and its server may have forgotten the first.
         """
-        in_tail = {row["_id"]: row for row in state.tail} if state is not None else {}
-        for change, outcomes in self._lost:
-            if state is not None and state.version == change.version:
-                return outcomes
-            if change.rows:
-                first = change.rows[0]["_id"]
-                row = in_tail.get(first) or (await self._lanes.stored([first])).get(first)
-                if row is not None and row["commit"] == change.version:
-                    return outcomes
+        if state is None:
+            return None
+        in_tail = {row["_id"]: row for row in state.tail}
+        for tried in self._tried:
+            version, rows = tried.change.version, tried.change.rows
+            if state.version == version:
+                return tried.outcomes
+            if rows:
+                first = rows[0]["_id"]
+                row = in_tail.get(first)
+                if row is None and tried.is_lost:
+                    row = (await self._lanes.stored([first])).get(first)
+                if row is not None and row["commit"] == version:
+                    return tried.outcomes
         return None
 
-    def _check_time(self) -> None:
-        if asyncio.get_running_loop().time() > self._deadline_s:
-            raise StoreUnavailable
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """A write that was not confirmed: what it was to store, and what its callers would have heard."""
+
+    change: Change
+    outcomes: list[Any]
+    is_lost: bool
 
 
 def _outcome(operation: Operation, change: Change) -> Any:
