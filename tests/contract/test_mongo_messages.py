@@ -499,6 +499,22 @@ async def test_a_closed_store_is_unavailable_not_empty(mongo_options: MongoOptio
             await call
 
 
+async def test_text_that_cannot_be_stored_is_refused_and_its_neighbours_are_not(
+    stores: list[MongoMessageStore],
+) -> None:
+    store = stores[0]
+    await opened(store)
+    answers = await asyncio.gather(
+        send(store, "a"),
+        send(store, "b", body="\ud800"),
+        send(store, "\ud800"),
+        send(store, "c"),
+        return_exceptions=True,
+    )
+    assert [isinstance(answer, UnicodeEncodeError) for answer in answers] == [False, True, True, False]
+    assert await store.last_seq(SESSION) == 2
+
+
 async def test_a_full_queue_takes_nothing(
     stores: list[MongoMessageStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

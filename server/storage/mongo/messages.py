@@ -80,6 +80,8 @@ class MongoMessageStore:
     async def append(
         self, *, session_id: str, sender_id: str, client_msg_id: str, body: str, at_ms: int
     ) -> tuple[Message, bool]:
+        for text in (client_msg_id, body):
+            text.encode()  # an unpaired surrogate is its sender's mistake; in the batch it would be everybody's
         answer: tuple[Message, bool] = await self._lanes.submit(
             session_id, Append(sender_id, client_msg_id, body, at_ms)
         )
