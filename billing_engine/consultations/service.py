@@ -254,11 +254,28 @@ class Consultations:
         names = lock_names(session.user_id, session.lawyer_id)
         try:
             held = await self._locks.acquire(names, session.id)
+            for _ in names:
+                if held is None or not await self._unlock_left_behind(held):
+                    break
+                held = await self._locks.acquire(names, session.id)
         except Unavailable as exc:
             log.warning("locks do not answer; the claims in the store decide alone: %r", exc)
             return
         if held is not None:
             raise UserBusy if held == names[0] else LawyerBusy
+
+    async def _unlock_left_behind(self, name: str) -> bool:
+        """Free a lock that a session which is over still holds, since its release was lost; whether it is worth another try.
+
+        A holder without a record is just starting: locks come before the record.
+        """
+        holder = await self._locks.holder(name)
+        if holder is not None:
+            session = await self._sessions.get(holder)
+            if session is None or session.status not in FINISHED:
+                return False
+            await self._locks.release((name,), holder)
+        return True
 
     async def _reserve(self, session: Session) -> Bill:
         """Row, claims, conversation, hold, in this order: a crash after any of them leaves a STARTING row that names the rest."""

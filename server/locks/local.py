@@ -23,6 +23,9 @@ class LocalLocks:
         self._keep(names, token)
         return None
 
+    async def holder(self, name: str) -> str | None:
+        return self._holder(name)
+
     async def renew(self, names: tuple[str, ...], token: str) -> None:
         """Lengthen what is ours, take again what expired, leave alone what another token took meanwhile."""
         self._keep(tuple(name for name in names if self._holder(name) in (None, token)), token)

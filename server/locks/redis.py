@@ -48,6 +48,10 @@ class RedisLocks:
         first_held: int = await self._redis.run(_ACQUIRE, self._keys(names), token, self._ttl_ms)
         return names[first_held - 1] if first_held else None
 
+    async def holder(self, name: str) -> str | None:
+        token: bytes | None = await self._redis.command("GET", *self._keys((name,)))
+        return None if token is None else token.decode()
+
     async def renew(self, names: tuple[str, ...], token: str) -> None:
         """Lengthen what is ours, take again what expired, leave alone what another token took meanwhile."""
         await self._redis.run(_RENEW, self._keys(names), token, self._ttl_ms)

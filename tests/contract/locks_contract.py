@@ -176,5 +176,13 @@ class LocksContract:
             )
             assert answers.count(None) == 1
 
+    async def test_who_holds_a_name_is_told(self, locks: Locks, rival: Locks) -> None:
+        """A lock whose release was lost is told from one that is in use by the session that holds it."""
+        assert await locks.holder(BOTH[0]) is None
+        await locks.acquire(BOTH, "s1")
+        assert [await rival.holder(name) for name in BOTH] == ["s1", "s1"]
+        await locks.release(BOTH[:1], "s1")
+        assert [await rival.holder(name) for name in BOTH] == [None, "s1"]
+
     async def test_it_says_that_it_is_there(self, locks: Locks) -> None:
         await locks.ping()

@@ -284,6 +284,28 @@ async def test_recharges_and_ends_in_storms_lose_no_paisa(tmp_path: Path) -> Non
         assert {session.total_minor for session in sessions} == {3_000}
 
 
+async def test_a_lock_whose_release_was_lost_keeps_nobody_out(tmp_path: Path) -> None:
+    """Redis was away when the session ended: its people would be busy for the lock's whole minute."""
+    outage = Outage(StoreUnavailable, only=lambda label: label == "locks.release")
+    async with open_world(tmp_path / "tarazu.db", wrap=outage.wrap) as world:
+        world.lawyers.add("l1")
+        await world.recharge("u1", 100_000)
+        first = await world.begin()
+        outage.failing = True
+        await world.consultations.end(first, caller_id="u1")
+        outage.failing = False
+        assert await world.locks.holder("lock:lawyer:l1") == first
+        second = await world.begin()
+        await check_sessions(world, [first, second], ["u1", "l1"])
+        # One that is in use still refuses, and so does one whose session is only about to be recorded.
+        await world.recharge("u2", 100_000)
+        world.lawyers.add("l2")
+        await world.locks.acquire(("lock:lawyer:l2",), "somebody who starts")
+        for lawyer_id in ("l1", "l2"):
+            with pytest.raises(LawyerBusy):
+                await world.begin("u2", lawyer_id)
+
+
 # -- two processes, one session ---------------------------------------------------------------------------------------
 
 
