@@ -32,7 +32,7 @@ class Cluster:
             (directory / name).mkdir(parents=True, exist_ok=True)
         self.mongo = MongoServer(directory / "mongo")
         self.redis = Valkey(directory / "redis", persistent=True)
-        self._database = database
+        self.database = database
         self._settings = settings
         self.webs = [ServerProcess(directory, name=f"web{number}") for number in range(1, webs + 1)]
         self.worker = ServerProcess(directory, name="worker", command=WORK) if worker else None
@@ -56,14 +56,20 @@ class Cluster:
         self.redis.start()
         self._stack.callback(self.redis.kill)
         self.settings = {
-            "DATABASE_URL": f"{self.mongo.url(self._database)}?{STAND_IN_OPTIONS}",
+            "DATABASE_URL": f"{self.mongo.url(self.database)}?{STAND_IN_OPTIONS}",
             "REDIS_URL": self.redis.url,
             **self._settings,
+            # The stand-in serves one command at a time, on cores that tests share.
+            "STORE_TIMEOUT_SECONDS": "4",
+            "LEAD_SECONDS": "8",
         }
         try:
             for process in self.processes:
-                process.start(**self.settings)
+                process.settings |= self.settings
+                process.spawn()
                 self._stack.push(process)
+            for process in self.processes:
+                process.wait_until_serving()
         except BaseException:
             self._stack.close()
             raise

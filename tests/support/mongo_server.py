@@ -48,6 +48,16 @@ class MongoServer:
     def url(self, database: str) -> str:
         return f"mongodb://127.0.0.1:{self.port}/{database}"
 
+    def dump(self, database: str) -> str:
+        """Every document of the database, as text."""
+        client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.url(database))
+        with client:
+            return "\n".join(
+                str(document)
+                for name in client[database].list_collection_names()
+                for document in client[database][name].find({})
+            )
+
     def start(self) -> None:
         """Returns when the port is open. Raises `TimeoutError` with its log otherwise."""
         log = self.directory / "log"

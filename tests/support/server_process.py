@@ -106,9 +106,14 @@ class ServerProcess:
     def start(self, **settings: str) -> Self:
         """Start it and wait for its address. `settings` stay for later starts. Raises `ServerDidNotStart`."""
         self.settings |= settings
-        process = self.spawn()
+        self.spawn()
+        return self.wait_until_serving()
+
+    def wait_until_serving(self) -> Self:
+        """After `spawn`: wait for its address. A worker has none. Raises `ServerDidNotStart`."""
+        assert self._process is not None, "it does not run"
         if self._command == SERVE:
-            self.url = self._address(process)
+            self.url = self._address(self._process)
         return self
 
     def spawn(self) -> "subprocess.Popen[str]":
