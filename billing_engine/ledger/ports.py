@@ -125,7 +125,8 @@ class LedgerStore(Protocol):
     async def insert_rows(self, entries: Iterable[Entry]) -> None:
         """Redo, step one: copy entries out, not applied. A key that exists stays as it is.
 
-        Raises `InvariantBroken` for other content under a known key; nothing of the call is written.
+        Raises `InvariantBroken` for other content under a known key, which stays. Others of the call may have been written, and as
+        they are committed that does no harm.
         """
         ...
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import orjson
 
-from billing_engine.consultations.audit import audit_consultations
 from billing_engine.consultations.model import Session, TimelineRow
-from billing_engine.ledger.audit import audit_activity, audit_ledger
 from billing_engine.ledger.ports import Activity
 from billing_engine.verification import Findings
+from server.storage.audit import Books, audit_books
 from server.storage.collection import CollectionSpec, Doc
 from server.storage.repositories.sessions import SESSIONS, session_of
 from server.storage.repositories.timeline import TIMELINE, row_of_doc
@@ -30,30 +29,19 @@ def verify_books(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
         connection.execute("BEGIN")
         if not _exists(connection, "ledger_accounts"):
             return Findings(counted={"accounts": 0, "entries": 0, "sessions": 0})
-        documents = list(all_accounts(connection))
-        rows = list(all_rows(connection))
-        reported = dict(
-            connection.execute("SELECT credit, SUM(amount) FROM ledger_transfers GROUP BY credit")
+        books = Books(
+            documents=list(all_accounts(connection)),
+            rows=list(all_rows(connection)),
+            reported_credits=dict(
+                connection.execute("SELECT credit, SUM(amount) FROM ledger_transfers GROUP BY credit")
+            ),
+            reported_activity=_activity(connection) if _has_reports(connection) else None,
+            sessions=_sessions(connection),
+            timeline=_timeline(connection),
         )
-        found = audit_ledger(documents, rows, reported_credits=reported, now_ms=now_ms)
-        accounts = {document.account.id: document.account for document in documents}
-        entries = {row.entry.key: row.entry for row in rows}
-        entries |= {entry.key: entry for account in accounts.values() for entry in account.tail}
-        bills = audit_consultations(
-            _sessions(connection),
-            _timeline(connection),
-            accounts,
-            entries,
-            abandon_ms=abandon_ms,
-            now_ms=now_ms,
-        )
-        reports = audit_activity(rows, _activity(connection)) if _has_reports(connection) else Findings()
+        return audit_books(books, now_ms=now_ms, abandon_ms=abandon_ms)
     finally:
         connection.close()
-    found.unfinished += bills.unfinished
-    found.broken += bills.broken + reports.broken
-    found.counted |= bills.counted
-    return found
 
 
 def _has_reports(connection: sqlite3.Connection) -> bool:

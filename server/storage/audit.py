@@ -1,0 +1,42 @@
+"""The audit of a whole database, the same for both engines: what was read goes in, findings come out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from billing_engine.consultations.audit import audit_consultations
+from billing_engine.consultations.model import Session, TimelineRow
+from billing_engine.ledger.audit import audit_activity, audit_ledger
+from billing_engine.ledger.ports import Activity, Row, Versioned
+from billing_engine.verification import Findings
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """One consistent reading. `reported_credits` and `reported_activity` are what reports would say, read from their own columns;
+    `reported_activity` is None for a database that has none yet.
+    """
+
+    documents: list[Versioned]
+    rows: list[Row]
+    reported_credits: Mapping[str, int]
+    reported_activity: Mapping[str, Activity] | None
+    sessions: Iterable[Session]
+    timeline: Iterable[TimelineRow]
+
+
+def audit_books(books: Books, *, now_ms: int, abandon_ms: int) -> Findings:
+    """Every balance and every bill, recomputed."""
+    found = audit_ledger(books.documents, books.rows, reported_credits=books.reported_credits, now_ms=now_ms)
+    accounts = {document.account.id: document.account for document in books.documents}
+    entries = {row.entry.key: row.entry for row in books.rows}
+    entries |= {entry.key: entry for account in accounts.values() for entry in account.tail}
+    bills = audit_consultations(
+        books.sessions, books.timeline, accounts, entries, abandon_ms=abandon_ms, now_ms=now_ms
+    )
+    reports = Findings()
+    if books.reported_activity is not None:
+        reports = audit_activity(books.rows, books.reported_activity)
+    found.unfinished += bills.unfinished
+    found.broken += bills.broken + reports.broken
+    found.counted |= bills.counted
+    return found
