@@ -20,8 +20,10 @@ from tests.e2e.people import Answer, Device, Json, Person, World, assert_bill, i
 #: What a dying server does to its clients.
 GONE: Final = (aiohttp.ClientError, OSError, socketio.exceptions.SocketIOError)
 _RATES: Final = ("60.00", "37.77", "120.00", "1.00")
+#: Statuses of a session that goes on.
+LIVE: Final = ("ACTIVE", "PAUSED")
 #: Acknowledgements that say: nothing was done, or nobody knows; send it again.
-_AGAIN: Final = frozenset({"RATE_LIMITED", "STORAGE_UNAVAILABLE", "DRAINING"})
+AGAIN: Final = frozenset({"RATE_LIMITED", "STORAGE_UNAVAILABLE", "DRAINING"})
 
 
 class ConnectionGone(OSError):
@@ -37,8 +39,11 @@ class Sent:
     client_msg_id: str
     body: str
     ack: Json = None
-    #: The server said that it is not stored.
+    #: The server said that it is not stored, and no earlier try can still be under way.
     refused: bool = False
+    tries: int = 0
+    #: A try ended without a word on whether it was stored.
+    in_doubt: bool = False
 
 
 @dataclass
@@ -50,6 +55,13 @@ class Posted:
     key: str
     answer: Json = None
     refused: str | None = None
+    #: A try ended without an answer.
+    in_doubt: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody knows what became of it."""
+        return self.answer is None and self.refused is None
 
 
 @dataclass
@@ -70,6 +82,8 @@ class Pair:
     ends: dict[str, Posted] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
     count: int = 0
+    #: Nothing is under way: a refusal is the last word.
+    at_rest: bool = False
 
     def name(self, what: str) -> str:
         self.count += 1
@@ -101,6 +115,7 @@ class Pair:
 
     async def live(self, stop: asyncio.Event) -> None:
         """Talk and pay until told to stop or until the server is gone."""
+        self.at_rest = False
         results = await asyncio.gather(
             *(
                 self._until(stop, work)
@@ -153,12 +168,19 @@ class Pair:
 
     async def send(self, device: Device, sent: Sent) -> None:
         payload = {"sessionId": sent.session_id, "clientMsgId": sent.client_msg_id, "body": sent.body}
-        ack = await acked(device, "send_message", payload)
+        sent.tries += 1
+        try:
+            ack = await acked(device, "send_message", payload)
+        except GONE:
+            sent.in_doubt = True
+            raise
         if ack["ok"]:
             sent.ack = ack
-        elif ack["error"]["code"] not in _AGAIN:
+        elif ack["error"]["code"] in AGAIN:
+            sent.in_doubt = True
+        else:
             assert ack["error"]["code"] == "SESSION_NOT_ACTIVE", ack
-            sent.refused = True
+            sent.refused = self.at_rest or not sent.in_doubt
 
     async def _receipt(self, device: Device, person: Person, event: str, payload: Json) -> None:
         ack = await acked(device, event, payload)
@@ -167,7 +189,7 @@ class Pair:
             delivered, seen = self.marks.get(key, (0, 0))
             self.marks[key] = (max(delivered, ack["deliveredSeq"]), max(seen, ack["seenSeq"]))
         else:
-            assert ack["error"]["code"] in _AGAIN, ack
+            assert ack["error"]["code"] in AGAIN, ack
 
     async def _pay(self) -> None:
         dice = self.rng.random()
@@ -177,7 +199,7 @@ class Pair:
             await self._end(self.session_id)
         elif dice < 0.5:
             await self._recharge()
-        elif (await self.user.session(self.session_id))["status"] != "ACTIVE":
+        elif (await self.user.session(self.session_id))["status"] not in LIVE:
             # Cut off for want of money.
             self.session_id = None
 
@@ -209,17 +231,24 @@ class Pair:
             self.session_id = None
 
     async def _post(self, person: Person, posted: Posted) -> Answer:
-        answer = await person.api.call("POST", posted.path, posted.body, key=posted.key)
+        try:
+            answer = await person.api.call("POST", posted.path, posted.body, key=posted.key)
+        except GONE:
+            posted.in_doubt = True
+            raise
         if answer.status in (200, 201):
             posted.answer = answer.json
         elif answer.status < 500 and answer.code != "IDEMPOTENCY_IN_PROGRESS":
             posted.refused = answer.code
+        else:
+            posted.in_doubt = True
         return answer
 
     # -- after the restart -----------------------------------------------------------------------------------------
 
     async def reconcile(self) -> None:
         """Ask again for every answer that is missing, and for some that are not: they must be the same."""
+        self.at_rest = True
         for recharge in self.recharges[-8:]:
             await self._again(recharge)
         assert all(recharge.answer is not None for recharge in self.recharges)
@@ -243,7 +272,7 @@ class Pair:
                 answer,
             )
         else:
-            assert posted.answer is not None or posted.refused in _NOT_STARTED, f"{posted}: {answer}"
+            assert posted.answer is not None or posted.refused in NOT_STARTED, f"{posted}: {answer}"
 
     async def _reconcile_end(self) -> None:
         if self.session_id is None:
@@ -255,7 +284,7 @@ class Pair:
             assert end.answer is not None
         session = await self.user.session(self.session_id)
         active = await self.user.api.get("/consult/active")
-        if session["status"] == "ACTIVE":
+        if session["status"] in LIVE:
             assert end is None, "it was ended, and the end did not stay"
             assert active is not None
             assert active["sessionId"] == self.session_id
@@ -297,25 +326,21 @@ class Pair:
         paid_minor = 0
         ticks = [tick for device in self.user.devices for tick in device.all("session:tick")]
         for session_id in self.sessions:
-            await self._check_messages(session_id)
+            await self.check_messages(session_id)
             session = await self.user.session(session_id)
             served = [tick["elapsedSeconds"] for tick in ticks if tick["sessionId"] == session_id]
             # A tick tells the time of its own commit, its evidence that of its beginning: a second may turn in between.
             assert session["durationSeconds"] >= max(served, default=0) - 1, (
                 f"a tick was taken back: {session}"
             )
-            self._check_session(session, kills)
-            if session["status"] != "ACTIVE":
+            self.check_session(session)
+            self._check_kills(session, kills)
+            if session["status"] not in LIVE:
                 paid_minor += minor(session["totalAmount"])
-        balance = await self.user.api.get("/wallet/balance")
-        has_minor = minor(balance["walletBalance"]) + minor(balance["held"])
-        recharged = sum(minor(recharge.body["amount"]) for recharge in self.recharges)
-        assert has_minor == recharged - paid_minor, (
-            f"has {has_minor}, recharged {recharged}, paid {paid_minor}"
-        )
-        await self._check_rows()
+        await self.check_wallet(paid_minor)
 
-    async def _check_messages(self, session_id: str) -> None:
+    async def check_messages(self, session_id: str) -> None:
+        """No gap, no double, nothing lost that was acknowledged, nothing stored that was refused."""
         where = f"session {session_id}"
         history = await self.user.history(session_id)
         assert [m["seq"] for m in history] == list(range(1, len(history) + 1)), f"{where}: a gap or a double"
@@ -332,6 +357,8 @@ class Pair:
                 assert message is not None, f"{where}: {sent} was acknowledged and is gone"
                 told = (sent.ack["id"], sent.ack["seq"], sent.ack["createdAt"], sent.body)
                 assert (message["id"], message["seq"], message["createdAt"], message["body"]) == told
+                if not self.keeps_its_place(sent):
+                    continue
                 if not sent.ack["duplicate"]:
                     assert last_seq.get(sent.sender_id, 0) < message["seq"], (
                         f"{where}: the sender's order is lost"
@@ -345,23 +372,25 @@ class Pair:
             assert marks["deliveredSeq"] >= delivered, f"{where}: a receipt is gone"
             assert marks["seenSeq"] >= seen, f"{where}: a receipt is gone"
 
-    def _check_session(self, session: Json, kills: list[tuple[int, int]]) -> None:
-        session_id, rows = session["sessionId"], session["timeline"]
-        end = self.ends.get(session_id)
+    def keeps_its_place(self, _sent: Sent) -> bool:
+        """Whether it was stored after everything that its sender had sent before it."""
+        return True
+
+    def check_session(self, session: Json) -> None:
+        """An end that was told stays, and an ended session costs what its timeline says."""
+        end = self.ends.get(session["sessionId"])
         if end is not None and end.answer is not None:
             for name in ("status", "endReason", "endedAt", "durationSeconds", "totalAmount"):
                 assert session[name] == end.answer[name], (
                     f"an acknowledged end did not stay: {session}, {end.answer}"
                 )
-        if session["status"] != "ACTIVE":
+        if session["status"] not in LIVE:
             assert_bill(session)
+
+    def _check_kills(self, session: Json, kills: list[tuple[int, int]]) -> None:
         started_ms = instant_ms(session["startedAt"])
         ended_ms = instant_ms(session["endedAt"]) if session["endedAt"] else None
-        pauses = [
-            (instant_ms(pause["at"]), instant_ms(resume["at"]))
-            for pause, resume in itertools.pairwise(rows)
-            if pause["event"] == "pause" and resume["event"] == "resume"
-        ]
+        pauses = pauses_of(session)
         for killed_ms, serving_ms in kills:
             if started_ms < killed_ms and (ended_ms is None or ended_ms > serving_ms):
                 # Not a moment without a server is billed. (The next process takes over before it says that it serves.)
@@ -369,6 +398,16 @@ class Pair:
                     killed_ms,
                     session,
                 )
+
+    async def check_wallet(self, paid_minor: int) -> None:
+        """The balance, with what is held, is what was recharged less what ended sessions have cost."""
+        balance = await self.user.api.get("/wallet/balance")
+        has_minor = minor(balance["walletBalance"]) + minor(balance["held"])
+        recharged = sum(minor(recharge.body["amount"]) for recharge in self.recharges)
+        assert has_minor == recharged - paid_minor, (
+            f"has {has_minor}, recharged {recharged}, paid {paid_minor}"
+        )
+        await self._check_rows()
 
     async def _check_rows(self) -> None:
         """The wallet's history: one CREDIT a recharge, one DEBIT a session that cost something, and no row more."""
@@ -390,7 +429,16 @@ class Pair:
 
 
 #: A start that the crash cut short was given back, or meets what the crash has left of another.
-_NOT_STARTED: Final = ("START_ABORTED", "INSUFFICIENT_BALANCE", "USER_BUSY", "LAWYER_BUSY")
+NOT_STARTED: Final = ("START_ABORTED", "INSUFFICIENT_BALANCE", "USER_BUSY", "LAWYER_BUSY")
+
+
+def pauses_of(session: Json) -> list[tuple[int, int]]:
+    """From and to, in epoch milliseconds, of each pause of a public timeline that is over."""
+    return [
+        (instant_ms(pause["at"]), instant_ms(resume["at"]))
+        for pause, resume in itertools.pairwise(session["timeline"])
+        if pause["event"] == "pause" and resume["event"] == "resume"
+    ]
 
 
 async def acked(device: Device, event: str, payload: Json) -> Json:

@@ -98,10 +98,16 @@ class Api:
         return Api(self._http, self._url, token)
 
     async def call(self, method: str, path: str, body: Json = None, *, key: str | None = None) -> Answer:
+        return await self.call_at(self._url(), method, path, body, key=key)
+
+    async def call_at(
+        self, url: str, method: str, path: str, body: Json = None, *, key: str | None = None
+    ) -> Answer:
+        """The same, to the server at `url`."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         if key is not None:
             headers["Idempotency-Key"] = key
-        async with self._http.request(method, self._url() + path, json=body, headers=headers) as response:
+        async with self._http.request(method, url + path, json=body, headers=headers) as response:
             return Answer(response.status, await response.json(content_type=None), response.headers)
 
     async def get(self, path: str) -> Json:
@@ -149,10 +155,12 @@ class Device:
         sio.on("disconnect", self._left)
 
     @classmethod
-    async def connect(cls, url: str, token: str) -> "Device":
+    async def connect(cls, url: str, token: str, *, patience_s: float = 1) -> "Device":
         device = cls(socketio.AsyncClient(reconnection=False))
         try:
-            await device.sio.connect(url, transports=["websocket"], auth={"token": token})
+            await device.sio.connect(
+                url, transports=["websocket"], auth={"token": token}, wait_timeout=patience_s
+            )
         except BaseException:
             await device.close()
             raise

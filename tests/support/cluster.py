@@ -25,6 +25,7 @@ class Cluster:
         webs: int = 2,
         worker: bool = True,
         database: str = "tarazu",
+        store_timeout_s: int = 4,
         **settings: str,
     ) -> None:
         self.directory = directory
@@ -34,6 +35,8 @@ class Cluster:
         self.redis = Valkey(directory / "redis", persistent=True)
         self.database = database
         self._settings = settings
+        # The stand-in serves one command at a time, on cores that tests share: patient, where nothing is said about it.
+        self._store_timeout_s = store_timeout_s
         self.webs = [ServerProcess(directory, name=f"web{number}") for number in range(1, webs + 1)]
         self.worker = ServerProcess(directory, name="worker", command=WORK) if worker else None
         self._frozen: set[str] = set()
@@ -59,9 +62,8 @@ class Cluster:
             "DATABASE_URL": f"{self.mongo.url(self.database)}?{STAND_IN_OPTIONS}",
             "REDIS_URL": self.redis.url,
             **self._settings,
-            # The stand-in serves one command at a time, on cores that tests share.
-            "STORE_TIMEOUT_SECONDS": "4",
-            "LEAD_SECONDS": "8",
+            "STORE_TIMEOUT_SECONDS": str(self._store_timeout_s),
+            "LEAD_SECONDS": str(2 * self._store_timeout_s),
         }
         try:
             for process in self.processes:
