@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -52,8 +52,8 @@ class NoRooms:
 
     async def close(self, session_id: str, *, at_ms: int) -> None: ...
 
-    async def evidence_ms(self, session_id: str) -> int:
-        return 0
+    async def evidence_ms(self, session_ids: Sequence[str]) -> dict[str, int]:
+        return dict.fromkeys(session_ids, 0)
 
 
 class Silence:

@@ -124,9 +124,9 @@ class MessageStore(Protocol):
         """The last stored position, 0 when there is none. Cheap: every tick asks."""
         ...
 
-    async def last_activity_ms(self, session_id: str) -> int:
-        """Instant of the last message or receipt stored in service, 0 when there is none. Billing's evidence
-        after a crash.
+    async def last_activities_ms(self, session_ids: Sequence[str]) -> dict[str, int]:
+        """Instant of the last message or receipt stored in service, 0 when there is none, by session; a conversation that does not
+        exist is absent. Billing's evidence after a crash.
         """
         ...
 

@@ -64,11 +64,11 @@ class ChatService:
         """No message is stored after this returns. Harmless when closed or missing. Raises `Unavailable`."""
         await self._store.close_conversation(session_id, at_ms=at_ms)
 
-    async def evidence_ms(self, session_id: str) -> int:
-        """Instant of the last message or receipt stored in service, 0 when there is none. Raises
-        `Unavailable`.
+    async def evidence_ms(self, session_ids: Sequence[str]) -> dict[str, int]:
+        """Instant of the last message or receipt stored in service, by session; nothing for one without any
+        conversation. Raises `Unavailable`.
         """
-        return await self._store.last_activity_ms(session_id)
+        return await self._store.last_activities_ms(session_ids)
 
     async def last_seq(self, session_id: str) -> int:
         """The last stored position: what a client compares with its own to know that it missed something."""

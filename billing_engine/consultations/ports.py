@@ -166,8 +166,8 @@ class Rooms(Protocol):
         """No message is stored after this returns. Harmless when closed or missing."""
         ...
 
-    async def evidence_ms(self, session_id: str) -> int:
-        """Instant of the last stored message or receipt, 0 when there is none."""
+    async def evidence_ms(self, session_ids: Sequence[str]) -> dict[str, int]:
+        """Instant of the last stored message or receipt, by session; 0, or no entry, when there is none."""
         ...
 
 

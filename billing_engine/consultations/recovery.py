@@ -31,7 +31,7 @@ from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import lock_names, trail_rows
 from billing_engine.errors import InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import wallet_of
-from billing_engine.ledger.model import Entry, Fenced, Hold, HoldGone
+from billing_engine.ledger.model import Account, Entry, Fenced, Hold, HoldGone
 from billing_engine.ledger.service import Ledger
 
 log = logging.getLogger(__name__)
@@ -100,63 +100,78 @@ class Recovery:
         """Adopt, settle or give back each, but for what one of `alive` owns by now; how many go on here. Raises what the store
         raises, once all have been tried.
         """
-        results = await asyncio.gather(
-            *(self._recover(session, alive) for session in sessions), return_exceptions=True
-        )
-        for result in results:
+        due = list(sessions)
+        live = [session for session in due if session.status is not Status.STARTING]
+        accounts = await self._ledger.accounts([wallet_of(session.user_id) for session in live])
+        evidence = await self._rooms.evidence_ms([session.id for session in live])
+
+        async def recover(session: Session) -> Bill | None:
+            if session.status is Status.STARTING:
+                await self._consultations.give_back(session)
+                return None
+            account = accounts.get(wallet_of(session.user_id))
+            return await self._recover(session, account, evidence.get(session.id, 0), alive)
+
+        results = await asyncio.gather(*map(recover, due), return_exceptions=True)
+        adopted = [
+            (session, bill)
+            for session, bill in zip(due, results, strict=True)
+            if bill is not None and not isinstance(bill, BaseException)
+        ]
+        # All are billed from now on: what follows is a copy, and must not be what another's adoption waits for.
+        copied = await asyncio.gather(*(self._copy(*one) for one in adopted), return_exceptions=True)
+        for result in (*results, *copied):
             if isinstance(result, BaseException):
                 raise result
-        return sum(result is True for result in results)
+        return len(adopted)
 
-    async def _recover(self, session: Session, alive: frozenset[str]) -> bool:
-        if session.status is Status.STARTING:
-            await self._consultations.give_back(session)
-            return False
-        account = await self._ledger.account(wallet_of(session.user_id), session.currency)
-        hold = account.holds.get(hold_id_of(session.id))
-        if hold is None:
+    async def _recover(
+        self, session: Session, account: Account | None, evidence_ms: int, alive: frozenset[str]
+    ) -> Bill | None:
+        """The bill of a session that goes on here."""
+        hold = account.holds.get(hold_id_of(session.id)) if account is not None else None
+        if account is None or hold is None:
             await self._settle_closed(session)
-            return False
+            return None
         if hold.owner == self._consultations.owner:
             return self._find_again(session, bill_of(account, hold))
         if hold.owner in alive:
-            return False
-        evidence_ms = await self._rooms.evidence_ms(session.id)
+            return None
         if not self._serves:
             await self._abandon_if_due(session, hold, evidence_ms)
-            return False
+            return None
         return await self._go_on(session, hold, evidence_ms)
 
-    async def _go_on(self, session: Session, hold: Hold, evidence_ms: int) -> bool:
-        """Adopt it and bill it here; False where that is not to be."""
+    async def _go_on(self, session: Session, hold: Hold, evidence_ms: int) -> Bill | None:
+        """Adopt it and bill it here; None where that is not to be."""
         try:
             bill = await self._adopt(session, hold, evidence_ms)
         except HoldGone:
             await self._settle_closed(session)
-            return False
         except StillFunded:
             log.info("session is another process's by now", extra={"session_id": session.id})
-            return False
         except Unattended:
             await self._abandon(session, hold, evidence_ms)
-            return False
-        # Billed from this instant on: what follows is a copy, and must not be what the next slice waits for.
+        else:
+            self._engine.launch(session, bill, announce=None)
+            return bill
+        return None
+
+    def _find_again(self, session: Session, bill: Bill) -> Bill | None:
+        """A session that this process has adopted without hearing so (the answer was lost) is billed by it from now on."""
+        idle_ms = self._clock.now_ms() - bill.meter.evidence_at_ms
+        # Younger ones may be on their way from the store to their start.
+        if self._engine.is_live(session.id) or idle_ms < 5 * self._rules.store_timeout_ms:
+            return None
         self._engine.launch(session, bill, announce=None)
+        return bill
+
+    async def _copy(self, session: Session, bill: Bill) -> None:
         await self._timeline.add(trail_rows(session.id, bill.meter.trail))
         try:
             await self._locks.acquire(lock_names(session.user_id, session.lawyer_id), session.id)
         except Unavailable as exc:
             log.warning("locks do not answer; billing goes on without them: %r", exc)
-        return True
-
-    def _find_again(self, session: Session, bill: Bill) -> bool:
-        """A session that this process has adopted without hearing so (the answer was lost) is billed by it from now on."""
-        idle_ms = self._clock.now_ms() - bill.meter.evidence_at_ms
-        # Younger ones may be on their way from the store to their start.
-        if self._engine.is_live(session.id) or idle_ms < 5 * self._rules.store_timeout_ms:
-            return False
-        self._engine.launch(session, bill, announce=None)
-        return True
 
     async def _abandon_if_due(self, session: Session, hold: Hold, evidence_ms: int) -> None:
         now_ms = self._clock.now_ms()

@@ -111,6 +111,14 @@ class Ledger:
             found = (await self._store.load([account_id])).get(account_id)
         return found.account if found is not None else Account(account_id, asset, floor_of(account_id))
 
+    async def accounts(self, account_ids: Sequence[str]) -> dict[str, Account]:
+        """Those that exist, as `account` gives each."""
+        found = await self._store.load(account_ids)
+        if behind := [id_ for id_, one in found.items() if one.account.tail]:
+            await self.committer.redo(behind)
+            found |= await self._store.load(behind)
+        return {id_: one.account for id_, one in found.items()}
+
     async def balance(self, account_id: str, asset: str) -> int:
         """What stands on the account: posted for one with a document, the sum of its rows for a system account."""
         if has_document(account_id):

@@ -42,7 +42,7 @@ class MessageStoreContract:
         assert await store.conversation("ses_none") is None
         assert await store.page("ses_none", limit=10) is None
         assert await store.last_seq("ses_none") == 0
-        assert await store.last_activity_ms("ses_none") == 0
+        assert await store.last_activities_ms(["ses_none"]) == {}
         assert await store.stored("ses_none", sender_id=USER, client_msg_ids=["a"]) == {}
         assert await store.overview(["ses_none"], viewer_id=USER) == {}
 
@@ -401,11 +401,11 @@ class MessageStoreContract:
     async def test_evidence_is_the_last_message_or_receipt_in_service(self, store: MessageStore) -> None:
         """After a crash the bill runs to this instant."""
         await opened(store)
-        assert await store.last_activity_ms(SESSION) == 0
+        assert await store.last_activities_ms([SESSION, "ses_none"]) == {SESSION: 0}
         await send(store, "a", at_ms=2_000)
-        assert await store.last_activity_ms(SESSION) == 2_000
+        assert await store.last_activities_ms([SESSION, "ses_none"]) == {SESSION: 2_000}
         await advance(store, LAWYER, delivered=1, at_ms=3_000)
-        assert await store.last_activity_ms(SESSION) == 3_000
+        assert await store.last_activities_ms([SESSION, "ses_none"]) == {SESSION: 3_000}
 
     async def test_what_changes_nothing_is_no_evidence(self, store: MessageStore) -> None:
         await opened(store)
@@ -415,7 +415,7 @@ class MessageStoreContract:
         await send(store, "a", at_ms=8_000)
         await advance(store, LAWYER, seen=1, at_ms=9_000)
 
-        assert await store.last_activity_ms(SESSION) == 3_000
+        assert await store.last_activities_ms([SESSION, "ses_none"]) == {SESSION: 3_000}
 
     async def test_a_receipt_outside_service_is_no_evidence(self, store: MessageStore) -> None:
         """Someone who reads the chat after a crash must not be billed for the time in which no server ran."""
@@ -424,7 +424,7 @@ class MessageStoreContract:
 
         await advance(store, LAWYER, seen=1, at_ms=90_000, in_service=False)
 
-        assert await store.last_activity_ms(SESSION) == 2_000
+        assert await store.last_activities_ms([SESSION, "ses_none"]) == {SESSION: 2_000}
 
     # --- erasure ---
 
@@ -448,7 +448,7 @@ class MessageStoreContract:
         overview = (await store.overview([SESSION], viewer_id=LAWYER))[SESSION]
         assert overview.last_message == after.messages[-1]
         assert overview.unread == 1
-        assert await store.last_activity_ms(SESSION) == 1_700
+        assert await store.last_activities_ms([SESSION, "ses_none"]) == {SESSION: 1_700}
         assert await store.last_seq(SESSION) == 3
 
     async def test_only_what_was_closed_before_then_is_erased(self, store: MessageStore) -> None:

@@ -274,12 +274,12 @@ async def test_a_receipt_while_nothing_is_served_is_no_evidence(w: World) -> Non
     user, lawyer = await w.joined(USER), await w.joined(LAWYER)
     await user.call("send_message", {"sessionId": SESSION, "body": "one"})
     await lawyer.call("message_delivered", {"sessionId": SESSION, "uptoSeq": 1})
-    in_service = await w.chat.evidence_ms(SESSION)
+    in_service = (await w.chat.evidence_ms([SESSION]))[SESSION]
 
     w.gate.open.clear()
     assert (await lawyer.call("mark_seen", {"sessionId": SESSION}))["updated"] == 1
 
-    assert await w.chat.evidence_ms(SESSION) == in_service > 0
+    assert (await w.chat.evidence_ms([SESSION]))[SESSION] == in_service > 0
 
 
 async def test_history_is_for_the_two_and_for_ever(w: World) -> None:

@@ -1,7 +1,7 @@
 """The consultation engine on a real SQLite file, with a clock that the test moves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +61,8 @@ class QuietRooms:
     async def close(self, session_id: str, *, at_ms: int) -> None:
         self.closed[session_id] = at_ms
 
-    async def evidence_ms(self, session_id: str) -> int:
-        return self.evidence.get(session_id, 0)
+    async def evidence_ms(self, session_ids: Sequence[str]) -> dict[str, int]:
+        return {session_id: self.evidence.get(session_id, 0) for session_id in session_ids}
 
 
 @dataclass

@@ -41,7 +41,11 @@ async def verify_books(db: MongoDatabase, *, now_ms: int, abandon_ms: int) -> Fi
         if after == {document.account.id: document.version for document in books.documents}:
             return found
         always = set(found.broken) if always is None else always & set(found.broken)
-    moving = Findings(broken=[one for one in found.broken if one in (always or ())], counted=found.counted, unfinished=found.unfinished)
+    moving = Findings(
+        broken=[one for one in found.broken if one in (always or ())],
+        counted=found.counted,
+        unfinished=found.unfinished,
+    )
     moving.waits(
         "the books stand still while they are read", db.name, f"they moved in each of {_READINGS} readings"
     )

@@ -51,6 +51,8 @@ INDEXES: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
 _SILENT_MS: Final = 60_000
 _AT_ONCE: Final = 16
 _CHUNK: Final = 500
+#: Ids in one query.
+_IDS: Final = 1_000
 #: An erasure that happens between the two reads of a page or a list makes us read again; it happens once to a conversation.
 _READINGS: Final = 3
 
@@ -302,8 +304,14 @@ class MongoMessageStore:
     async def last_seq(self, session_id: str) -> int:
         return await self._number(session_id, "last_seq")
 
-    async def last_activity_ms(self, session_id: str) -> int:
-        return await self._number(session_id, "evidence_ms")
+    async def last_activities_ms(self, session_ids: Sequence[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for first in range(0, len(session_ids), _IDS):
+            chunk = list(session_ids[first : first + _IDS])
+            with store_failures:
+                docs = self._conversations.find({"_id": {"$in": chunk}}, {"evidence_ms": 1})
+                found.update({doc["_id"]: int(doc["evidence_ms"]) for doc in await docs.to_list(None)})
+        return found
 
     async def _number(self, session_id: str, name: str) -> int:
         with store_failures:

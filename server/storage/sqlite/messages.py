@@ -84,6 +84,8 @@ _RAISE: Final = tuple(
 )
 #: A page up to this long is read on the event loop; a longer one in a thread.
 _SHORT: Final = 50
+#: Ids in one query.
+_IDS: Final = 500
 
 
 async def open_message_store(db: SqliteDatabase) -> "SqliteMessageStore":
@@ -277,8 +279,17 @@ class SqliteMessageStore:
     def _last_seq(self, session_id: str) -> int:
         return self._number("SELECT last_seq FROM conversations WHERE session_id = ?", session_id)
 
-    async def last_activity_ms(self, session_id: str) -> int:
-        return self._number("SELECT evidence_ms FROM conversations WHERE session_id = ?", session_id)
+    async def last_activities_ms(self, session_ids: Sequence[str]) -> dict[str, int]:
+        def work(connection: sqlite3.Connection) -> dict[str, int]:
+            found: dict[str, int] = {}
+            for first in range(0, len(session_ids), _IDS):
+                chunk = session_ids[first : first + _IDS]
+                marks = ", ".join("?" * len(chunk))
+                sql = f"SELECT session_id, evidence_ms FROM conversations WHERE session_id IN ({marks})"
+                found.update(connection.execute(sql, chunk).fetchall())
+            return found
+
+        return self._db.read(work) if len(session_ids) <= _SHORT else await self._db.scan(work)
 
     def _number(self, sql: str, session_id: str) -> int:
         row = self._db.read(lambda connection: connection.execute(sql, (session_id,)).fetchone())
