@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 600
 ROUNDS ?= 20
 SEED ?=
 
-.PHONY: help run demo cluster test test-quick chaos check format bench lock e2e-client clean
+.PHONY: help run demo cluster test test-quick chaos races fuzz check format bench lock e2e-client clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -53,6 +53,9 @@ test-quick: $(VENV)/.dev ## all but the slow ones
 
 chaos: $(VENV)/.dev ## kill -9 under load again and again: ROUNDS=50 SEED=n
 	TARAZU_CHAOS_ROUNDS=$(ROUNDS) TARAZU_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_kill.py -s -k any_instant
+
+races: $(VENV)/.dev ## the same user, and the same lawyer, wanted at two processes at once: ROUNDS=1000
+	TARAZU_RACE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/e2e/test_cluster.py -k of_two_starts
 
 fuzz: $(VENV)/.dev ## schemathesis and the event fuzzer with new data, each for FUZZ_SECONDS (600)
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED= $(BIN)/python -m pytest tests/integration/test_schemathesis.py tests/integration/test_event_fuzz.py
