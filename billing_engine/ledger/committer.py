@@ -8,7 +8,7 @@ a moved version is simply decided again.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from billing_engine.ledger.documents import Document, Documents
@@ -21,7 +21,7 @@ from billing_engine.ledger.model import (
     floor_of,
     forget_credits,
 )
-from billing_engine.ledger.ports import LedgerStore, Row, Versioned, Write
+from billing_engine.ledger.ports import AtomicLedgerStore, LedgerStore, Row, Versioned, Write
 from billing_engine.ledger.redo import Pause, Redo, as_billing_error
 from billing_engine.ledger.rivals import ATTEMPTS, let_rivals_finish
 
@@ -155,7 +155,7 @@ class Committer:
         """Answer every command, except those whose account's version had moved: these come back, to be decided again."""
         try:
             if self._store.atomic:
-                again = await self._commit_atomically(commands)
+                again = await self._commit_atomically(cast("AtomicLedgerStore", self._store), commands)
             else:
                 again = await self._commit_in_steps(commands)
         except Unavailable as unknown:
@@ -179,7 +179,7 @@ class Committer:
 
     # -- one atomic step (SQLite): the same states, run in memory, stored once ---------------------------------------
 
-    async def _commit_atomically(self, commands: list[Command]) -> list[Command]:
+    async def _commit_atomically(self, store: AtomicLedgerStore, commands: list[Command]) -> list[Command]:
         batch = await self._decide_all(commands)
         for entry in list(batch.entries.values()):
             await self._redo_in_memory(entry, batch)
@@ -188,7 +188,7 @@ class Committer:
         writes = self._writes(batch)
         if not writes and not batch.rows:
             return []
-        moved = await self._store.commit_all(writes, list(batch.rows.values()))
+        moved = await store.commit_all(writes, list(batch.rows.values()))
         if moved:
             self._documents.forget(write.account.id for write in writes)
             return commands

@@ -99,7 +99,7 @@ class LedgerStore(Protocol):
     Every method raises `Unavailable` when the store does not answer; a write's outcome is then unknown.
     """
 
-    #: Whether `commit_all` takes documents and rows in one atomic step. The states are the same either way.
+    #: Whether it is an `AtomicLedgerStore`: documents and rows in one step. The states are the same either way.
     atomic: bool
 
     async def load(self, account_ids: Sequence[str]) -> dict[str, Versioned]:
@@ -116,10 +116,6 @@ class LedgerStore(Protocol):
         Raises:
             InvariantBroken: the store's own guard refused a balance below the account's floor; nothing of the call was written.
         """
-        ...
-
-    async def commit_all(self, writes: Sequence[Write], rows: Sequence[Row]) -> list[str]:
-        """Atomic stores only: every write and every row, or nothing and the ids of the accounts whose version had moved."""
         ...
 
     async def insert_rows(self, entries: Iterable[Entry]) -> None:
@@ -165,4 +161,12 @@ class LedgerStore(Protocol):
 
     async def activity(self, asset: str, *, first_day: str, last_day: str) -> Activity:
         """Sums over the rows of posted entries of the asset on these days, both included, of one snapshot."""
+        ...
+
+
+class AtomicLedgerStore(LedgerStore, Protocol):
+    """A store with `atomic` set: documents and rows together."""
+
+    async def commit_all(self, writes: Sequence[Write], rows: Sequence[Row]) -> list[str]:
+        """Every write and every row, or nothing and the ids of the accounts whose version had moved."""
         ...

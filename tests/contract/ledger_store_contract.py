@@ -14,6 +14,7 @@ from billing_engine.errors import InvariantBroken
 from billing_engine.ledger.model import QUANTITY, Account, Entry, Hold, KeyState, Transfer
 from billing_engine.ledger.ports import (
     Activity,
+    AtomicLedgerStore,
     Booked,
     LedgerStore,
     Line,
@@ -487,7 +488,7 @@ class LedgerStoreContract(DocumentsContract, RowsContract, WorkContract, Reports
 class AtomicLedgerStoreContract(LedgerStoreContract):
     """For stores whose `commit_all` takes documents and rows together."""
 
-    async def test_documents_and_rows_go_in_together(self, store: LedgerStore) -> None:
+    async def test_documents_and_rows_go_in_together(self, store: AtomicLedgerStore) -> None:
         assert store.atomic
         one = Row(entry("k"), applied=True, credits_after={E: 3})
         writes = [Write("", "v1", account(W, 100)), Write("", "v1", account(E, 3))]
@@ -496,7 +497,7 @@ class AtomicLedgerStoreContract(LedgerStoreContract):
         assert await store.rows(["k"]) == {"k": one}
         assert await store.commit_all([], []) == []
 
-    async def test_a_row_that_was_copied_out_is_marked(self, store: LedgerStore) -> None:
+    async def test_a_row_that_was_copied_out_is_marked(self, store: AtomicLedgerStore) -> None:
         await store.insert_rows([entry("k")])
         one = Row(entry("k"), applied=True, credits_after={E: 3})
         assert await store.commit_all([], [one]) == []
@@ -505,7 +506,7 @@ class AtomicLedgerStoreContract(LedgerStoreContract):
         assert await store.balance_of_rows(GATEWAY, INR) == -100
 
     @pytest.mark.parametrize("stale", [Write("old", "v2", account(V, 2)), Write("", "v2", account(V, 2))])
-    async def test_one_moved_version_stops_everything(self, store: LedgerStore, stale: Write) -> None:
+    async def test_one_moved_version_stops_everything(self, store: AtomicLedgerStore, stale: Write) -> None:
         await made(store, account(W, 1), account(V, 1))
         writes = [Write("v1", "v2", account(W, 2)), stale, Write("", "v2", account(E, 2))]
         moved = await store.commit_all(writes, [Row(entry("k"), applied=True, credits_after={})])
@@ -513,7 +514,7 @@ class AtomicLedgerStoreContract(LedgerStoreContract):
         assert await found(store, W, V, E) == {W: ("v1", 1), V: ("v1", 1)}
         assert await store.rows(["k"]) == {}
 
-    async def test_one_balance_below_its_floor_stops_everything(self, store: LedgerStore) -> None:
+    async def test_one_balance_below_its_floor_stops_everything(self, store: AtomicLedgerStore) -> None:
         await made(store, account(W, 1), account(V, 1))
         writes = [Write("v1", "v2", account(W, 2)), Write("v1", "v2", account(V, -1))]
         with pytest.raises(InvariantBroken):
@@ -521,7 +522,7 @@ class AtomicLedgerStoreContract(LedgerStoreContract):
         assert await found(store, W, V) == {W: ("v1", 1), V: ("v1", 1)}
         assert await store.rows(["k"]) == {}
 
-    async def test_one_key_with_two_stories_stops_everything(self, store: LedgerStore) -> None:
+    async def test_one_key_with_two_stories_stops_everything(self, store: AtomicLedgerStore) -> None:
         await made(store, account(W, 1))
         await store.insert_rows([entry("k")])
         other = Row(entry("k", kind="bonus"), applied=True, credits_after={})

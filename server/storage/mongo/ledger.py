@@ -155,9 +155,6 @@ class MongoLedgerStore:
             raise InvariantBroken(rule="the store refuses this write", cause=str(refused or "floor"))
         return [write.account.id for write in moved]
 
-    async def commit_all(self, writes: Sequence[Write], rows: Sequence[Row]) -> list[str]:
-        raise NotImplementedError("documents and rows are not written in one step here")
-
     async def insert_rows(self, entries: Iterable[Entry]) -> None:
         wanted = list({entry.key: entry for entry in entries}.values())
         documents = [encoded(new_row(entry)) for entry in wanted]
