@@ -27,6 +27,7 @@ _CHECKSUM: Final = 1
 #: What a driver sends for itself.
 _OWN: Final = frozenset({"hello", "ismaster", "isMaster", "ping", "buildInfo", "endSessions", "killCursors"})
 _GREETINGS: Final = frozenset({"hello", "ismaster", "isMaster"})
+_SHAPING: Final = frozenset({"create", "createIndexes", "collMod"})
 _WRITES: Final = frozenset({"insert", "update", "delete", "findAndModify"})
 
 
@@ -35,6 +36,8 @@ class Call(NamedTuple):
 
     name: str
     collection: str
+    #: What was asked for: a read concern's level, or a write concern as it stands.
+    concern: Any = None
 
     @property
     def writes(self) -> bool:
@@ -111,7 +114,7 @@ class _Link:
 
 
 class MongoProxy:
-    """Forwards to `upstream_port` of this machine. A planned fault hits one command and is over."""
+    """Forwards to `upstream_port` of this machine. What goes wrong is planned."""
 
     def __init__(
         self, upstream_port: int, *, replica_set: bool = False, remembers_retries: bool = True
@@ -125,6 +128,7 @@ class MongoProxy:
         #: Faults that happened.
         self.happened: list[tuple[Fault, Call]] = []
         self._plan: tuple[Fault, int, Callable[[Call], bool]] | None = None
+        self._always: Fault | None = None
         self._late: list[Message] = []
         self._done: dict[Any, dict[str, Any]] = {}
         self._links: set[_Link] = set()
@@ -137,13 +141,18 @@ class MongoProxy:
 
     def listen_to(self) -> list[Call]:
         """Forget plans and calls; the list that fills from now on."""
-        self._plan, self.calls, self.happened = None, [], []
+        self._plan, self._always, self.calls, self.happened = None, None, [], []
         return self.calls
 
     def plan(self, fault: Fault, at: int, match: Callable[[Call], bool] = lambda _call: True) -> None:
-        """`fault` hits the command number `at`, from now and counted among those that match."""
+        """`fault` hits the command number `at`, from now and counted among those that match; then it is over."""
         self.listen_to()
         self._plan = (fault, at, match)
+
+    def plan_always(self, fault: Fault) -> None:
+        """`fault` hits every command, until `listen_to`."""
+        self.listen_to()
+        self._always = fault
 
     async def deliver_late(self) -> None:
         """Deliver what was held back; its answers go nowhere."""
@@ -201,7 +210,7 @@ class MongoProxy:
 
     def _fault_for(self, call: Call) -> Fault | None:
         if self._plan is None:
-            return None
+            return self._always
         fault, at, match = self._plan
         if not match(call):
             return None
@@ -249,8 +258,8 @@ class MongoProxy:
         body = message.body or {}
         name = next(iter(body), "")
         retry = (body["lsid"]["id"], body["txnNumber"]) if "txnNumber" in body else None
-        if self._replica_set and name == "createIndexes":
-            # The stand-in refuses all inserts once an index names `_id`; a replica set would be asked for one.
+        if self._replica_set and name in _SHAPING:
+            # A replica set is asked for validators and for indexes that end in `_id`, which the stand-in cannot do.
             link.client.write(_answer(message, {"ok": 1.0}).raw())
             return
         if retry is not None and self._remembers_retries and retry in self._done:
@@ -341,7 +350,8 @@ def _call_of(message: Message) -> Call | None:
     name, target = next(iter(message.body.items()))
     if name in _OWN:
         return None
-    return Call(name, target if isinstance(target, str) else "")
+    concern = message.body.get("readConcern", {}).get("level") or message.body.get("writeConcern")
+    return Call(name, target if isinstance(target, str) else "", concern)
 
 
 def _answer(request: Message, body: Mapping[str, Any]) -> Message:
