@@ -43,7 +43,8 @@ class RedisClient:
     def __init__(self, pool: BlockingConnectionPool, *, timeout_s: float, prefix: str) -> None:
         self._pool: Any = pool  # redis-py's own annotations do not satisfy strict callers
         self._redis: Any = Redis(connection_pool=pool)
-        self._timeout_s = timeout_s
+        #: Longest wait for a reply.
+        self.timeout_s = timeout_s
         self._prefix = prefix
         self._rest_until_s = 0.0
 
@@ -57,14 +58,14 @@ class RedisClient:
         if loop.time() < self._rest_until_s:
             raise RedisUnavailable(reason="did not answer a moment ago")
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 return await self._redis.execute_command(*words)
         except NoScriptError:
             raise
         except (RedisError, OSError) as exc:  # TimeoutError is an OSError
             if _is_silence(exc):
                 # Who does not answer one will not answer the next: a login asks three times, and a tick waits, too.
-                self._rest_until_s = loop.time() + self._timeout_s
+                self._rest_until_s = loop.time() + self.timeout_s
             raise RedisUnavailable(reason=f"{type(exc).__name__}: {exc}") from exc
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
@@ -79,7 +80,9 @@ class RedisClient:
         await self.command("PING")
 
     def connection(self) -> AbstractConnection:
-        """A connection of one's own, not yet open, with the same address and limits. Its errors are redis-py's: see `FAILURES`."""
+        """A connection of one's own to the same address, not yet open. It waits as long as it is let (`asyncio.timeout`), and its
+        errors are redis-py's: see `FAILURES`.
+        """
         connection: AbstractConnection = self._pool.make_connection()
         return connection
 
@@ -107,7 +110,9 @@ async def open_redis(
         max_connections=MAX_CONNECTIONS,
         timeout=timeout_s,
         retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout_s,
+        # Waits are bounded by `command` and by whoever has a connection of their own. redis-py's own limit goes through
+        # `asyncio.wait_for`, which on Python 3.11 can swallow a cancellation: a task that should end goes on for ever.
+        socket_timeout=None,
         socket_connect_timeout=timeout_s,
         # Replies as lists on every server, and messages of a subscription in order with the replies to it.
         protocol=2,

@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 #: First and longest pause before connecting again. A process that is deaf for a minute misses a minute.
 _BACKOFF_S: Final = (0.05, 2.0)
-#: After so long a silence Redis is asked whether it is there; after twice as long it is not.
+#: How often Redis is asked whether it is there. Whoever is silent until the next time is not.
 SILENCE_S: Final = 2.0
 #: Channels in one command.
 _CHUNK: Final = 256
@@ -49,6 +49,8 @@ class Listener:
         self._due: dict[bytes, int] = {}
         self._waiting: dict[bytes, set[asyncio.Future[bool]]] = {}
         self._backoff_s = 0.0
+        #: Nothing was heard since Redis was last asked.
+        self._is_silent = False
         #: All that is wanted is heard.
         self.connected = False
         #: The last try failed, or the connection was lost.
@@ -96,9 +98,14 @@ class Listener:
         while True:
             connection: Any = self._redis.connection()
             try:
-                await connection.connect()
+                async with asyncio.timeout(self._redis.timeout_s):
+                    await connection.connect()
                 await self._serve(connection)
             except FAILURES as exc:
+                self._lost(exc)
+            except Exception as exc:
+                # Deaf for ever is worse than whatever this is.
+                log.exception("bus_listener_failed")
                 self._lost(exc)
             finally:
                 self._forget()
@@ -121,14 +128,30 @@ class Listener:
         self._wake.set()
 
     async def _write(self, connection: Any) -> None:
-        """A failed write closes the connection, which the reading notices."""
+        """Send what changes, and ask now and then whether Redis is there. A failure closes the connection, which the reading
+        notices.
+        """
+        loop = asyncio.get_running_loop()
         try:
             await self._send_changes(connection)
-            await _command(connection, "PING", _MARK)
+            # Before the question is sent: its answer may be read before the sending returns.
+            self._is_silent, ask_at_s = True, loop.time() + self._silence_s
+            await _command(connection, "PING", _MARK, timeout_s=self._silence_s)
             while True:
-                await self._wake.wait()
-                await self._send_changes(connection)
-        except FAILURES:
+                try:
+                    async with asyncio.timeout_at(ask_at_s):
+                        await self._wake.wait()
+                except TimeoutError:
+                    # Where the loop itself stood still, the answer may lie there unread.
+                    if self._is_silent and loop.time() < ask_at_s + self._silence_s:
+                        raise
+                    self._is_silent, ask_at_s = True, loop.time() + self._silence_s
+                    await _command(connection, "PING", timeout_s=self._silence_s)
+                else:
+                    await self._send_changes(connection)
+        except FAILURES as exc:
+            log.debug("bus_subscriptions_end", error=repr(exc))
+        finally:
             await connection.disconnect(nowait=True)
 
     async def _send_changes(self, connection: Any) -> None:
@@ -147,22 +170,16 @@ class Listener:
                 self._held.update(chunk)
             else:
                 self._held.difference_update(chunk)
-            await _command(connection, command, *chunk)
+            await _command(connection, command, *chunk, timeout_s=self._silence_s)
 
     # --- what comes in ---
 
     async def _read(self, connection: Any) -> None:
-        asked = False
         while True:
-            reply = await connection.read_response(timeout=self._silence_s)
-            if reply is not None:
-                asked = False
-                self._hear(reply)
-            elif asked:
-                raise TimeoutError("Redis has fallen silent")
-            else:
-                asked = True
-                await _command(connection, "PING")
+            # Without a limit, which would cost a timer a message: the writing half sees a silence and closes the connection.
+            reply = await connection.read_response()
+            self._is_silent = False
+            self._hear(reply)
 
     def _hear(self, reply: Any) -> None:
         match reply:
@@ -225,8 +242,9 @@ class Listener:
         return self._backoff_s * random.uniform(0.5, 1.0)  # noqa: S311
 
 
-async def _command(connection: Any, *words: str | bytes) -> None:
+async def _command(connection: Any, *words: str | bytes, timeout_s: float) -> None:
     """Send it on the connection as it is: left to itself redis-py would open a new one, which is subscribed to nothing."""
     if not connection.is_connected:
         raise ConnectionError("the connection is gone")
-    await connection.send_command(*words, check_health=False)
+    async with asyncio.timeout(timeout_s):
+        await connection.send_command(*words, check_health=False)

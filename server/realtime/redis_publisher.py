@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import structlog
 
-from server.redis_client import FAILURES, RedisClient
+from server.redis_client import RedisClient
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class Publisher:
                 while batch := self._take():
                     try:
                         await self._send(connection, batch)
-                    except FAILURES as exc:
+                    except Exception as exc:  # noqa: BLE001  mute for ever is worse than whatever this is
                         self._failed(exc, len(batch))
                         await self._back(connection)
                 self._idle.set()
@@ -77,15 +77,16 @@ class Publisher:
             await connection.disconnect(nowait=True)
 
     async def _send(self, connection: Any, batch: list[tuple[str, bytes]]) -> None:
-        if connection.is_connected and await connection.can_read():
-            # Closed by a Redis that has been started again since; what is sent there is lost.
-            await connection.disconnect(nowait=True)
-        await connection.connect()
-        await connection.send_packed_command(
-            connection.pack_commands(("PUBLISH", channel, message) for channel, message in batch)
-        )
-        for _ in batch:
-            await connection.read_response()
+        async with asyncio.timeout(self._redis.timeout_s):
+            if connection.is_connected and await connection.can_read():
+                # Closed by a Redis that has been started again since; what is sent there is lost.
+                await connection.disconnect(nowait=True)
+            await connection.connect()
+            await connection.send_packed_command(
+                connection.pack_commands(("PUBLISH", channel, message) for channel, message in batch)
+            )
+            for _ in batch:
+                await connection.read_response()
         self.sent += len(batch)
 
     async def _back(self, connection: Any) -> None:
@@ -94,10 +95,11 @@ class Publisher:
         while self.away:
             await connection.disconnect(nowait=True)
             await asyncio.sleep(_REST_S)
-            with suppress(*FAILURES):
-                await connection.connect()
-                await connection.send_command("PING")
-                await connection.read_response()
+            with suppress(Exception):
+                async with asyncio.timeout(self._redis.timeout_s):
+                    await connection.connect()
+                    await connection.send_command("PING")
+                    await connection.read_response()
                 self.away = False
         log.info("bus_publishes_again", dropped=self.dropped - dropped)
 

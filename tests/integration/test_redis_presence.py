@@ -23,7 +23,7 @@ class Monotonic:
 
 @pytest.fixture
 async def redis(valkey: Valkey) -> AsyncIterator[RedisClient]:
-    async with open_redis(valkey.url, timeout_s=0.3) as client:
+    async with open_redis(valkey.url, timeout_s=1.0) as client:
         yield client
 
 

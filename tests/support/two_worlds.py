@@ -70,7 +70,7 @@ async def process_of(
     redis_url: str,
     *,
     options: SocketOptions = QUIET,
-    timeout_s: float = 0.3,
+    timeout_s: float = 1.0,
     settle_ms: int = 0,
 ) -> AsyncIterator[Process]:
     """A socket server as one process has it. `settle_ms`: 0 believes the presence store from the first answer on."""
