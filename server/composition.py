@@ -4,7 +4,7 @@ Three shapes of one thing: the embedded default (one process does everything), a
 and a worker that does what nobody waits for.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +44,8 @@ from server.rate_limits.ports import Buckets
 from server.realtime import Realtime, SocketOptions
 from server.realtime.bus import Bus
 from server.retention.service import ChatRetention
-from server.routes import ROUTES
+from server.routes import ROUTES, health, metrics
+from server.routing import Route
 from server.services import BillingGate, Services, Wired, rules_of, wire
 from server.settings import Settings
 from server.storage.backend import Storage, open_collections, open_storage
@@ -105,24 +106,7 @@ async def build(
         await identity.accounts.ensure_first_admin(
             email=settings.admin_email, password=settings.admin_password.get_secret_value()
         )
-        app = build_app(
-            ROUTES,
-            services=services,
-            authenticate=identity.sign_ins.authenticate,
-            idempotency=Idempotency(
-                rows=await CollectionIdempotency.open(process.storage.collections),
-                clock=process.clock,
-                new_id=new_id,
-                process=services.consultations.owner,
-                is_alive=process.may_live,
-            ),
-            cors_origins=settings.cors_origins,
-            asset=settings.asset,
-            on_request=process.metrics.request,
-            audit=services.audit,
-            rate_limits=identity.rate_limits,
-            trusted_proxies=settings.trusted_proxies,
-        )
+        app = await process.app(ROUTES)
         process.realtime.attach(
             app,
             chat=process.chat,
@@ -141,8 +125,9 @@ async def build(
 
 
 @asynccontextmanager
-async def build_worker(settings: Settings) -> AsyncIterator[Services]:
+async def build_worker(settings: Settings) -> AsyncIterator[web.Application]:
     """What a worker does goes on until the block ends: letters, healing, deleting, ending what was abandoned. On a shared database.
+    The application answers operators alone: is it alive, is it ready, its metrics.
 
     Raises:
         CannotOpen: the database cannot be had.
@@ -152,7 +137,7 @@ async def build_worker(settings: Settings) -> AsyncIterator[Services]:
         process = await _Process.open(settings, stack, role=WORKER)
         await process.begin()
         await process.do_chores()
-        yield process.wired.services
+        yield await process.app((*health.ROUTES, *metrics.ROUTES))
 
 
 class _Process:
@@ -275,6 +260,28 @@ class _Process:
             hear_peers(bus, engine, self.wired.elsewhere)
             bus.on(LEAVING, lambda _facts: takeover.look_now())
         return await takeover.begin()
+
+    async def app(self, routes: Iterable[Route]) -> web.Application:
+        """The application that serves these routes."""
+        settings, services, identity = self.settings, self.wired.services, self.identity
+        return build_app(
+            routes,
+            services=services,
+            authenticate=identity.sign_ins.authenticate,
+            idempotency=Idempotency(
+                rows=await CollectionIdempotency.open(self.storage.collections),
+                clock=self.clock,
+                new_id=new_id,
+                process=services.consultations.owner,
+                is_alive=self.may_live,
+            ),
+            cors_origins=settings.cors_origins,
+            asset=settings.asset,
+            on_request=self.metrics.request,
+            audit=services.audit,
+            rate_limits=identity.rate_limits,
+            trusted_proxies=settings.trusted_proxies,
+        )
 
     def may_live(self, owner: str) -> bool:
         """Whether another process may still be at work. A SQLite file has one: nobody is."""

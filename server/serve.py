@@ -35,13 +35,7 @@ async def serve(settings: Settings, *, announce_address: bool = False) -> int:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(build(settings, on_fatal=fatal))
         _collect_rarely()
-        runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        address = await _listen(server.app, settings.host, settings.port, stack)
         log.info(
             "serving", address=address, sessions_taken_up=server.recovered, database=settings.database_name
         )
@@ -56,13 +50,27 @@ async def serve(settings: Settings, *, announce_address: bool = False) -> int:
 async def work(settings: Settings) -> int:
     """Do a worker's work until told to stop; the process's exit code."""
     stop = _stop_signal()
-    async with build_worker(settings):
+    async with AsyncExitStack() as stack:
+        app = await stack.enter_async_context(build_worker(settings))
         _collect_rarely()
-        log.info("working", database=settings.database_name)
+        address = None
+        if settings.worker_port:
+            address = await _listen(app, settings.host, settings.worker_port, stack)
+        log.info("working", address=address, database=settings.database_name)
         await stop.wait()
         log.info("stopping")
     log.info("stopped")
     return 0
+
+
+async def _listen(app: web.Application, host: str, port: int, stack: AsyncExitStack) -> str:
+    """Take requests until the stack closes; the address."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, host, port, backlog=1024).start()
+    host, port = runner.addresses[0][:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _stop_signal() -> asyncio.Event:

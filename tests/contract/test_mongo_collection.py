@@ -12,7 +12,7 @@ from server.docs_pages import DOCS
 from server.storage import repositories
 from server.storage.collection import Collection, Collections, CollectionSpec
 from server.storage.errors import DuplicateId, StoreUnavailable
-from server.storage.mongo import messages
+from server.storage.mongo import ledger, messages
 from server.storage.mongo.client import MongoDatabase, MongoOptions, open_mongo
 from server.storage.mongo.collection import MongoCollection, MongoCollections, indexes_of
 from tests.contract.collection_contract import ANIMALS, INT64_MAX, CollectionContract, animal, ids
@@ -158,13 +158,19 @@ def specs() -> list[CollectionSpec]:
 
 
 def test_the_page_lists_each_collection_with_its_indexes() -> None:
-    made = {spec.name: indexes_of(spec) for spec in specs()} | dict(messages.INDEXES)
-    listed = {}
-    for name, indexes in re.findall(
-        r"^\| `(\w+)` \| (.*) \|$", (DOCS / "mongodb.md").read_text("utf-8"), re.MULTILINE
-    ):
-        found = [] if indexes == "none but `_id`" else indexes.split("; ")
-        listed[name] = tuple(tuple(index.strip("`").split(", ")) for index in found)
+    made = {name: [list(fields) for fields in indexes] for name, indexes in messages.INDEXES.items()}
+    made |= {spec.name: [list(fields) for fields in indexes_of(spec)] for spec in specs()}
+    for index in ledger.INDEXES:
+        unique = ["unique"] if index.unique else []
+        made.setdefault(index.collection, []).append([*index.fields, *unique])
+
+    page = (DOCS / "mongodb.md").read_text("utf-8")
+    listed = {
+        name: []
+        if indexes == "none but `_id`"
+        else [re.findall(r"\w+", index) for index in indexes.split("; ")]
+        for name, indexes in re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE)
+    }
     assert listed == made
 
 
