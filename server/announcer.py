@@ -5,6 +5,7 @@ import logging
 from typing import Final
 
 from billing_engine.consultations.model import SessionEvent
+from billing_engine.stopping import stop_tasks
 from chat.errors import ChatError
 from chat.push import Push
 from chat.service import ChatService
@@ -33,8 +34,7 @@ class SocketAnnouncer:
     async def stop(self) -> None:
         """Send what waits, then stop."""
         if self._worker is not None and self._push is not None and self._chat is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+            await stop_tasks((self._worker,))
             while not self._queue.empty():
                 await self._tell(self._queue.get_nowait(), self._push, self._chat)
 

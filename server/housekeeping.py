@@ -7,6 +7,7 @@ from typing import Final
 
 from billing_engine.clock import Clock
 from billing_engine.errors import Unavailable
+from billing_engine.stopping import stop_tasks
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +35,8 @@ class Housekeeping:
 
     async def stop(self) -> None:
         """Stop, also in the middle of a chore: each of its steps is whole."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await stop_tasks((self._task,))
+        self._task = None
 
     async def heal(self) -> None:
         """One round of all healers, for the start-up. Raises `Unavailable`: a server that cannot heal does not start."""

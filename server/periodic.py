@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from billing_engine.clock import Clock
 from billing_engine.errors import Unavailable
+from billing_engine.stopping import stop_tasks
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,8 @@ class Periodic:
 
     async def stop(self) -> None:
         """Stop, also in the middle of the job."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await stop_tasks((self._task,))
+        self._task = None
 
     def run_soon(self) -> None:
         """Do not wait for the period's end."""

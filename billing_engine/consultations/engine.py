@@ -30,6 +30,7 @@ from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import wallet_of
 from billing_engine.ledger.model import Entry, Fenced, HoldGone
 from billing_engine.ledger.service import Ledger
+from billing_engine.stopping import stop_tasks
 
 log = logging.getLogger(__name__)
 
@@ -224,10 +225,7 @@ class Engine:
     async def stop(self) -> None:
         """Stop billing without ending anything: one last write proves the service until now, and the hold stays open."""
         lives = list(self._live.values())
-        for live in lives:
-            if live.task is not None:
-                live.task.cancel()
-        await asyncio.gather(*(live.task for live in lives if live.task is not None), return_exceptions=True)
+        await stop_tasks(live.task for live in lives)
         results = await asyncio.gather(
             *(self._extend(live) for live in lives if not live.done and not live.closing),
             return_exceptions=True,
@@ -236,10 +234,7 @@ class Engine:
             if isinstance(result, Exception) and not isinstance(result, HoldGone | Fenced | Unattended):
                 log.warning("the last slice of a session was not stored: %r", result)
         # What follows a close is idempotent: the next start goes on where this one stops.
-        settling = list(self._settling.values())
-        for task in settling:
-            task.cancel()
-        await asyncio.gather(*settling, return_exceptions=True)
+        await stop_tasks(list(self._settling.values()))
         self._live.clear()
         self._by_user.clear()
 

@@ -17,6 +17,7 @@ from billing_engine.consultations.recovery import HOLDS, Recovery
 from billing_engine.consultations.rules import Rules
 from billing_engine.errors import BillingError, Unavailable
 from billing_engine.ledger.service import Ledger
+from billing_engine.stopping import stop_tasks
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +104,7 @@ class Takeover:
 
     async def end(self) -> None:
         """Stop watching. The lease stays until `give_up`: sessions are still billed here."""
-        tasks = [task for task in (self._task, self._sweeping, *self._burying.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks((self._task, self._sweeping, *self._burying.values()))
         self._task = None
 
     async def give_up(self) -> None:

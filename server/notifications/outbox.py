@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from billing_engine.clock import Clock
 from billing_engine.errors import BillingError, Unavailable
+from billing_engine.stopping import stop_tasks
 from server.notifications.model import Kind, Notice, pause_ms
 from server.notifications.ports import Composer, NotDelivered, Notifier, OutboxRows
 
@@ -86,10 +87,8 @@ class Outbox:
 
     async def stop(self) -> None:
         """Stop sending. What was under way may go out once more after the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await stop_tasks((self._task,))
+        self._task = None
 
     async def send_due(self) -> int:
         """One attempt at everything that is due; how many attempts there were."""
