@@ -121,7 +121,10 @@ class Recovery:
         # All are billed from now on: what follows is a copy, and must not be what another's adoption waits for.
         copied = await asyncio.gather(*(self._copy(*one) for one in adopted), return_exceptions=True)
         for result in (*results, *copied):
-            if isinstance(result, BaseException):
+            if isinstance(result, InvariantBroken):
+                # One session that contradicts itself must not keep all others from their people: `verify-ledger` names it.
+                log.error("a session cannot be taken up: %r", result)
+            elif isinstance(result, BaseException):
                 raise result
         return len(adopted)
 
