@@ -9,6 +9,8 @@ import orjson
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 
+from server.log_repetitions import Repetitions
+
 #: Words in a field's name that make its value nobody's business.
 _SECRET: Final = ("password", "token", "secret", "authorization", "api_key", "signature")
 _HIDDEN: Final = "***"
@@ -61,9 +63,18 @@ _OF_EVERY_RECORD: Final = frozenset(
 
 
 class _ToStructlog(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self._repetitions = Repetitions()
+
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info is not None and isinstance(record.exc_info[1], HttpProcessingError):
             # Bytes that are no HTTP: aiohttp has answered 400, and a scanner must not fill the disk with tracebacks.
+            return
+        for kind, withheld in self._repetitions.over():
+            text = f"{withheld} more lines like this: {kind.text}"
+            structlog.get_logger(kind.logger).log(kind.level, text, logger=kind.logger)
+        if not self._repetitions.passes(record):
             return
         log = structlog.get_logger(record.name)
         # What the engines pass in `extra`, the session's id above all: a line about a session can be found by it.
