@@ -107,7 +107,7 @@ class Recovery:
 
         async def recover(session: Session) -> Bill | None:
             if session.status is Status.STARTING:
-                await self._consultations.give_back(session)
+                await self._give_back(session)
                 return None
             account = accounts.get(wallet_of(session.user_id))
             return await self._recover(session, account, evidence.get(session.id, 0), alive)
@@ -127,6 +127,12 @@ class Recovery:
             elif isinstance(result, BaseException):
                 raise result
         return len(adopted)
+
+    async def _give_back(self, session: Session) -> None:
+        """Unless a repeat of the start, at another process, has made it its own since it was looked at."""
+        stored = await self._sessions.get(session.id)
+        if stored is not None and stored.owner == session.owner:
+            await self._consultations.give_back(session)
 
     async def _recover(
         self, session: Session, account: Account | None, evidence_ms: int, alive: frozenset[str]

@@ -133,8 +133,11 @@ class Consultations:
                 created_at_ms=self._clock.now_ms(),
                 owner=self.owner,
             )
-        elif session.status is not Status.STARTING:
-            return await self._begun(session.id)
+        else:
+            # The process that began it may be dead: from now on whoever gives back what the dead have left waits for this one.
+            session = replace(session, owner=self.owner)
+            if not await self._sessions.move(session.id, expect=states_before(Step.OPEN), to=session):
+                return await self._begun(session.id)
         await self._lock(session)
         try:
             bill = await self._reserve(session)

@@ -119,12 +119,17 @@ class Takeover:
         self._news.set()
 
     async def _run(self) -> None:
+        failing = False
         while True:
             await self._pause(self._rules.beat_ms)
             try:
                 await self._round()
+                if failing:
+                    log.warning("leases can be read again")
+                failing = False
             except Unavailable as exc:
                 log.warning("leases cannot be read: %r", exc)
+                failing = True
             except Exception:
                 log.exception("watching the other processes stumbled")
 
@@ -133,8 +138,10 @@ class Takeover:
         leases = await self._leases.all()
         now_ms = self._clock.now_ms()
         self._liveness.look(leases, now_ms)
+        dead = self._liveness.dead()
+        self._forget_the_living({lease.owner for lease in dead})
         # Workers bill nobody: what is left to them is what the sweep finds abandoned.
-        for lease in self._liveness.dead() if self._role == WEB else ():
+        for lease in dead if self._role == WEB else ():
             if lease.owner not in self._noticed_ms:
                 self._noticed_ms[lease.owner] = now_ms
                 how = "stale" if lease in leases else "given up"
@@ -146,6 +153,12 @@ class Takeover:
             self._sweep_at_ms = now_ms + SWEEP_MS
             if self._is_mine("sweep", self._liveness.alive(role=self._role) | {self._owner}):
                 self._sweeping = asyncio.create_task(self._sweep())
+
+    def _forget_the_living(self, dead: set[str]) -> None:
+        """Who was taken for dead and beats again dies anew another time: noticed then, its sessions shared then."""
+        for owner in (self._noticed_ms.keys() | self._rounds.keys()) - dead:
+            self._noticed_ms.pop(owner, None)
+            self._rounds.pop(owner, None)
 
     async def _write_beat(self) -> None:
         now_ms = self._clock.now_ms()

@@ -14,10 +14,11 @@ from billing_engine.consultations.model import EndReason, Status
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.takeover import SWEEP_MS, WEB, WORKER
 from billing_engine.ledger.accounts import wallet_of
+from server.storage.errors import StoreUnavailable
 from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
 from tests.support.consult import World
 from tests.support.consult_checks import check_sessions
-from tests.support.faults import Fuse, Moment
+from tests.support.faults import Fuse, Moment, Outage
 from tests.support.manual_clock import ManualClock
 
 RULES = Rules()
@@ -53,7 +54,7 @@ class Deployment:
         self.worlds: list[World] = []
         self._time = ManualClock()
 
-    async def process(self, role: str = WEB, *, fuse: Fuse | None = None) -> World:
+    async def process(self, role: str = WEB, *, fuse: Fuse | Outage | None = None) -> World:
         clock = ManualClock(self._time.now_ms())
         world = World(self.db, clock, RULES, role=role, peers=self.relay)
         await world.build(fuse.wrap if fuse is not None else lambda _, port: port)
@@ -260,6 +261,29 @@ async def test_a_half_begun_start_of_a_dead_process_is_given_back(tmp_path: Path
         account = await second.ledger.account(wallet_of("u1"), "INR")
         assert (account.holds, account.spendable) == ({}, 100_000)
         await second.begin("u1", "l1")
+
+
+async def test_a_start_that_is_repeated_at_another_process_outlives_the_first(tmp_path: Path) -> None:
+    """Its client has sent it again since nobody answered; what the dead process began is not given back under the living one's hands."""
+    async with deployment(tmp_path) as them:
+        fuse, outage = Fuse(counting=False), Outage(StoreUnavailable, only="rooms.open".__eq__)
+        first, second = await them.process(fuse=fuse), await them.process(fuse=outage)
+        await first.recharge("u1", 100_000)
+        fuse.die_at("rooms.open", Moment.BEFORE)
+        asked = {"user_id": "u1", "lawyer_id": "l1", "operation_id": "s1"}
+        start = asyncio.ensure_future(first.consultations.start(**asked))
+        await them.idle()
+        await first.crash()
+        outage.hang()
+        again = asyncio.ensure_future(second.consultations.start(**asked))
+        await them.advance(TAKEOVER_S)
+        outage.over()
+        assert (await again).status is Status.ACTIVE
+        assert them.owner_of("s1") is second
+        start.cancel()
+        await asyncio.gather(start, return_exceptions=True)
+        await second.consultations.end("s1", caller_id="u1")
+        await check_sessions(second, ["s1"], ["u1", "l1"])
 
 
 async def test_a_close_that_nobody_settled_is_settled_by_the_sweep(tmp_path: Path) -> None:
