@@ -320,9 +320,10 @@ class Engine:
             live.next_tick_ms = next_tick_ms(live.session.started_at_ms or 0, now_ms, self._rules)
         if live.bill.meter.trail:
             await self._copy_trail(live)
-        await self._renew_locks(live)
         self._tell(live, event)
         self._warn(live)
+        # Last: locks that do not answer keep nobody waiting for the news.
+        await self._renew_locks(live)
 
     async def _extend(self, live: Live) -> None:
         session = live.session

@@ -304,6 +304,14 @@ async def test_locks_that_do_not_answer_move_no_money(tmp_path: Path) -> None:
         await check_sessions(scene.world, [scene.session_id, session_id], ["u1", "u2", "l1", "l2"])
 
 
+async def test_locks_that_hang_keep_nobody_waiting_for_the_news(tmp_path: Path) -> None:
+    async with a_scene(tmp_path, only="locks.renew") as scene:
+        scene.begin("hangs")
+        await scene.go_to(10.2)
+        assert scene.world.heard.names().count("session:tick") == 1
+        scene.over()
+
+
 async def start_second(scene: Scene) -> int:
     view = await scene.world.consultations.start(user_id="u2", lawyer_id="l2", operation_id="s2")
     return view.total_minor
