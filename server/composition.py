@@ -356,7 +356,7 @@ async def _open_between(settings: Settings, clock: SystemClock, stack: AsyncExit
     from server.realtime.redis_presence import RedisPresence  # noqa: PLC0415
     from server.redis_client import open_redis  # noqa: PLC0415
 
-    redis = await stack.enter_async_context(open_redis(settings.redis_url))
+    redis = await stack.enter_async_context(open_redis(settings.redis_url, prefix=settings.redis_prefix))
     bus = RedisBus(redis)
     await bus.start()
     stack.push_async_callback(bus.stop)

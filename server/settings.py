@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     mongo_driver: Literal["pymongo", "motor"] = "pymongo"
     lease_ms: Annotated[int, Field(ge=300, le=60_000)] = 1_200
     redis_url: Annotated[str, Field(repr=False)] = ""
+    redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")] = "tarazu"
 
     jwt_secret: SecretStr = SecretStr(DEVELOPMENT_SECRET)
     jwt_issuer: Annotated[str, Field(min_length=1)] = "tarazu"

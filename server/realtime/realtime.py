@@ -108,10 +108,6 @@ class Realtime:
             self._bus.tell(_DISCONNECT, facts)
         return self._disconnect(user_id, family=family, code=code, reason=reason, reconnect=reconnect)
 
-    def families(self) -> set[tuple[str, str | None]]:
-        """(person, family) of the logins that have a socket here. After an outage of the bus some of them may have ended unheard."""
-        return set() if self.namespace is None else self.namespace.connections.logins()
-
     def _disconnect_as_told(self, facts: Mapping[str, Any]) -> None:
         self._disconnect(
             facts["user"],
