@@ -9,8 +9,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,7 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 import pymongo
 import pytest
 
-from server.storage.mongo.client import MongoOptions
+from server.storage.errors import CannotOpen
+from server.storage.mongo.client import MongoDatabase, MongoOptions, open_mongo
 
 #: What a machine under load may take; alone it needs half a second.
 _START_S: Final = 30.0
@@ -103,6 +104,23 @@ class MongoServer:
         if self._process is None:
             raise RuntimeError("the server is not running")
         return self._process
+
+
+@asynccontextmanager
+async def open_with_short_limit(options: MongoOptions) -> AsyncIterator[MongoDatabase]:
+    """Opened however often that takes: a short limit is for the calls of a test that waits for it, and a busy machine needs longer
+    to connect.
+    """
+    deadline_s = time.monotonic() + _START_S
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                db = await stack.enter_async_context(open_mongo(options))
+                break
+            except CannotOpen:
+                if time.monotonic() > deadline_s:
+                    raise
+        yield db
 
 
 def true_url(database: str) -> str:
