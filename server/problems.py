@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 import billing_engine.errors as billing
+import billing_engine.payments.errors as payments
 import chat.errors as chat
 from billing_engine.money import INR, Asset, format_minor
 from server import errors as edge
@@ -15,6 +16,8 @@ from server import errors as edge
 #: Kind → status. The nearest class of an error's tree decides, so a class may override its kind.
 STATUS: Final[Mapping[type[BaseException], int]] = {
     edge.MalformedJson: 400,
+    payments.SignatureInvalid: 400,
+    payments.WebhookInvalid: 400,
     edge.Unauthenticated: 401,
     chat.Unauthenticated: 401,
     billing.NotEnough: 402,
