@@ -163,8 +163,19 @@ class GatewayDispute:
 
 
 @dataclass(frozen=True, slots=True)
+class MethodNews:
+    """A means of payment may be charged from now on while its owner is away, or cannot be any more. `reference` is the wish's that it
+    was kept for, where the gateway repeats it.
+    """
+
+    method: SavedMethod
+    is_usable: bool
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayEvent:
-    """One signed message of a gateway. `id` is its own and the same when it is sent again. At most one of the three is set: what is
+    """One signed message of a gateway. `id` is its own and the same when it is sent again. At most one of the four is set: what is
     none of them does not concern us.
     """
 
@@ -174,6 +185,7 @@ class GatewayEvent:
     attempt: Attempt | None = None
     refund: GatewayRefund | None = None
     dispute: GatewayDispute | None = None
+    method: MethodNews | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,18 @@ class Gateway(Protocol):
         ...
 
 
+class MethodGateway(Gateway, Protocol):
+    """A gateway where a payer can leave a means of payment without paying. Failures as in `Gateway`."""
+
+    async def setup_order(self, wish: Wish) -> Order:
+        """A page to leave a means of payment at. Nothing is charged: the wish's amount is 0, its currency the later charges'."""
+        ...
+
+    async def kept_method(self, order_id: str) -> SavedMethod | None:
+        """What the payer left there; None as long as nothing is."""
+        ...
+
+
 class Payments(Protocol):
     """The stored payments. All methods raise `Unavailable`."""
 
