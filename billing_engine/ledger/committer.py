@@ -181,7 +181,10 @@ class Committer:
 
     async def _commit_atomically(self, store: AtomicLedgerStore, commands: list[Command]) -> list[Command]:
         batch = await self._decide_all(commands)
-        for entry in list(batch.entries.values()):
+        entries = list(batch.entries.values())
+        # Whoever is paid, in one read: a thousand ends would else be a thousand reads.
+        await self._find({target: entry.asset for entry in entries for target in credits_of(entry)}, batch)
+        for entry in entries:
             await self._redo_in_memory(entry, batch)
         for account in [a for a in batch.now.values() if a.tail or a.credited]:
             await self._finish_in_memory(account.id, batch)

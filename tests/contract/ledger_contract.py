@@ -702,6 +702,25 @@ class LedgerContract:
             with pytest.raises(Unavailable):
                 await read
 
+    async def test_whoever_is_paid_by_one_batch_is_read_in_one_call(self, store: LedgerStore) -> None:
+        """A deploy, or an hour that is over, ends a thousand sessions at once: a read for each would hold everybody else up."""
+        calls: list[str] = []
+
+        async def around(name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+            calls.append(name)
+            return await call()
+
+        async with process(WatchedStore(store, around)) as ledger:
+            for i in range(20):
+                await ledger.post(recharge(f"wallet:{i}", "r", 100))
+                await open_(ledger, f"wallet:{i}", "h", 10)
+            batches = ledger.committer.batches
+            calls.clear()
+            await asyncio.gather(*(close(ledger, f"wallet:{i}", "h", (f"earnings:{i}", 5)) for i in range(20)))
+            assert ledger.committer.batches == batches + 1
+            assert calls.count("load") == 1, calls
+            assert len(calls) <= 8, calls
+
     async def test_accounts_are_read_before_keys(self, store: LedgerStore) -> None:
         """Key first, account second doubles money: between the two another process posts and copies out."""
         reads: list[str] = []
