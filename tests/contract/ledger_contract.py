@@ -716,7 +716,9 @@ class LedgerContract:
                 await open_(ledger, f"wallet:{i}", "h", 10)
             batches = ledger.committer.batches
             calls.clear()
-            await asyncio.gather(*(close(ledger, f"wallet:{i}", "h", (f"earnings:{i}", 5)) for i in range(20)))
+            await asyncio.gather(
+                *(close(ledger, f"wallet:{i}", "h", (f"earnings:{i}", 5)) for i in range(20))
+            )
             assert ledger.committer.batches == batches + 1
             assert calls.count("load") == 1, calls
             assert len(calls) <= 8, calls
