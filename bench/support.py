@@ -14,10 +14,13 @@ from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import Settlement
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import INR
-from billing_engine.wallets.service import WalletRules, Wallets
+from billing_engine.payments.model import Payment, Purpose
+from billing_engine.payments.service import PaymentService
+from billing_engine.wallets.service import WalletRules, Wallets, recharge_of
 from server.gateways.simulated import SimulatedGateway
 from server.locks.local import LocalLocks
 from server.storage.repositories.claims import CollectionClaims
+from server.storage.repositories.payments import CollectionPayments
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
 from server.storage.sqlite.collection import SqliteCollections
@@ -43,6 +46,19 @@ class AnyLawyer:
 
     async def terms(self, lawyer_id: str) -> LawyerTerms:
         return LawyerTerms(lawyer_id, 1_000, is_verified=True, is_online=True)
+
+
+class Extending:
+    """A running session has more money."""
+
+    def __init__(self, consultations: Consultations) -> None:
+        self._consultations = consultations
+
+    def credited(self, payment: Payment) -> None:
+        self._consultations.recharged(payment.payer_id)
+
+    def trouble(self, what: str, payment: Payment, **facts: object) -> None:
+        raise AssertionError((what, payment, facts))
 
 
 class NoRooms:
@@ -153,12 +169,16 @@ async def engine_on(path: Path, clock: BenchClock, rules: Rules) -> AsyncIterato
             engine=engine,
             settlement=settlement,
         )
-        wallets = Wallets(
+        payments = PaymentService(
             ledger=ledger,
-            gateway=SimulatedGateway(),
-            rules=WalletRules(INR, 100, 1_000_000_000),
-            on_recharged=consultations.recharged,
+            clock=clock,
+            payments=await CollectionPayments.open(collections),
+            gateways={"simulated": SimulatedGateway()},
+            movements={Purpose.WALLET: recharge_of},
+            observer=Extending(consultations),
         )
+        rules_of_wallets = WalletRules(INR, 100, 1_000_000_000)
+        wallets = Wallets(ledger=ledger, payments=payments, gateway="simulated", rules=rules_of_wallets)
         yield BenchWorld(ledger, engine, consultations, wallets, observer)
         await engine.stop()
         await ledger.stop()

@@ -29,6 +29,7 @@ from server.auth.sign_ins import SignIns
 from server.clock import SystemClock
 from server.control import serve_commands
 from server.errors import Unauthenticated
+from server.gateways.setup import open_gateways
 from server.housekeeping import Housekeeping, Job
 from server.idempotency import Idempotency
 from server.identity import Identity, build_identity
@@ -57,6 +58,8 @@ CLOCK_TOLERANCE_MS: Final = 500
 _SIGN_OUTS_EVERY_MS: Final = 2_000
 #: How often a worker looks for letters that web processes have posted.
 _LETTERS_EVERY_MS: Final = 1_000
+#: How often somebody looks which payments the gateways are to be asked about.
+_PAYMENTS_EVERY_MS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,7 @@ class _Process:
                 outbox_idle_ms=_LETTERS_EVERY_MS if role == WORKER else 60_000,
             )
         )
+        gateways = await stack.enter_async_context(open_gateways(settings))
         metrics = Metrics()
         await stack.enter_async_context(metrics.sampling())
         ledger = Ledger(storage.ledger, clock, lambda at_ms: local_day(at_ms, settings.zone))
@@ -214,6 +218,7 @@ class _Process:
             peers=between.peers,
             announcer=notices,
             metrics=metrics,
+            gateways=gateways,
             readiness={
                 "storage": storage.ping,
                 "locks": between.locks.ping,
@@ -221,6 +226,7 @@ class _Process:
             },
             role=role,
         )
+        stack.push_async_callback(wired.services.webhooks.stop)
         gate.consultations, gate.chat = wired.services.consultations, chat
         announcer.start(realtime.push, chat)
         stack.push_async_callback(announcer.stop)
@@ -308,6 +314,15 @@ class _Process:
         self.stack.push_async_callback(self.identity.outbox.stop)
         housekeeping.start()
         self.stack.push_async_callback(housekeeping.stop)
+        gateways = Periodic("payments", self._ask_gateways, clock=self.clock, every_ms=_PAYMENTS_EVERY_MS)
+        gateways.start()
+        self.stack.push_async_callback(gateways.stop)
+
+    async def _ask_gateways(self) -> None:
+        """Payments in doubt, and events that a process which is gone has left."""
+        services = self.wired.services
+        await services.payments.ask_about_due()
+        await services.webhooks.work_off()
 
     def _housekeeping(self) -> Housekeeping:
         settings, identity, services = self.settings, self.identity, self.wired.services
@@ -316,6 +331,7 @@ class _Process:
         healers: dict[str, Job] = {
             "password changes": identity.password_changes.heal,
             "disabled and deleted accounts": services.control.heal,
+            "payouts": services.payouts.heal,
         }
         if self.storage.redo is not None:
             healers["messages"] = self.storage.redo
@@ -327,6 +343,7 @@ class _Process:
                 "refresh tokens": identity.sign_ins.drop_expired,
                 "notifications": partial(identity.outbox.drop_settled, older_than_ms=keep_ms),
                 "chats": retention.round,
+                "gateways' events": partial(services.webhooks.drop_settled, older_than_ms=keep_ms),
             },
         )
 

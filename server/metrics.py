@@ -78,6 +78,14 @@ class Metrics:
         self._logins = Counter(
             "tarazu_logins_refused", "Log-ins refused, by error code", ("code",), registry=registry
         )
+        self._payments = Counter(
+            "tarazu_payments_credited", "Payments collected and credited", ("gateway",), registry=registry
+        )
+        self._payment_trouble = Counter(
+            "tarazu_payment_trouble",
+            "Payments that a person has to look at; the log says which",
+            registry=registry,
+        )
         self._takeovers = Counter(
             "tarazu_takeovers", "Sessions of other processes that go on here", registry=registry
         )
@@ -103,6 +111,14 @@ class Metrics:
         """So many sessions of a process that is gone go on here, this long after that was noticed."""
         self._takeovers.inc(sessions)
         self._takeover_s.observe(after_ms / 1000)
+
+    def payment_credited(self, gateway: str) -> None:
+        """A payment was credited."""
+        self._payments.labels(gateway).inc()
+
+    def payment_trouble(self) -> None:
+        """Money came that does not fit its order."""
+        self._payment_trouble.inc()
 
     def ledger_batch(self, size: int) -> None:
         """The ledger committed this many changes together."""

@@ -95,6 +95,14 @@ class Stream:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class RawBody:
+    """A body as it came, for whoever checks a signature over it. Header names are in lower case."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
 Answer = BaseModel | Reply | Document | Stream
 Handler = Callable[[Call[Any, Any]], Awaitable[Answer]]
 
@@ -117,11 +125,12 @@ class Route:
     """One row of the table.
 
     `path` writes its parameters as `{session_id}`. `body` and `query` are None where the route takes none: the handler then
-    gets None. `errors` are the domain errors beyond those that every route may give (401, 403, 422, …). `idempotent` routes
-    take an `Idempotency-Key` and run to their end even when the client goes away. `media_type` is what the answer is, where it
-    is not JSON; `also` what else it may be, on demand, always text. `audit` is how an admin's call is written down: every write
-    that only some roles, the admin's among them, may make has one. `rate` is what its calls are counted as, and limited.
-    `documented` is False for what is no part of the API, such as the pages that describe it.
+    gets None; with `raw_limit` (bytes) it gets a `RawBody` instead. `errors` are the domain errors beyond those that every
+    route may give (401, 403, 422, …). `idempotent` routes take an `Idempotency-Key` and run to their end even when the client
+    goes away. `media_type` is what the answer is, where it is not JSON; `also` what else it may be, on demand, always text.
+    `audit` is how an admin's call is written down: every write that only some roles, the admin's among them, may make has
+    one. `rate` is what its calls are counted as, and limited. `documented` is False for what is no part of the API, such as
+    the pages that describe it.
     """
 
     method: str
@@ -141,6 +150,7 @@ class Route:
     documented: bool = True
     audit: Audited | None = None
     rate: RateLimit | None = None
+    raw_limit: int = 0
 
     @property
     def name(self) -> str:

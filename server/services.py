@@ -1,6 +1,6 @@
 """What routes call, wired over the ports: the use cases of one process. Which adapter stands behind a port is `composition`'s."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,12 @@ from billing_engine.consultations.takeover import WEB, Takeover
 from billing_engine.errors import NotFound, Unavailable
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import Asset
-from billing_engine.wallets.service import WalletRules, Wallets
+from billing_engine.payments.model import Purpose
+from billing_engine.payments.ports import Gateway
+from billing_engine.payments.service import PaymentService
+from billing_engine.payments.webhooks import Webhooks
+from billing_engine.payouts.service import PayoutRules, Payouts
+from billing_engine.wallets.service import WalletRules, Wallets, recharge_of
 from chat.errors import NotFound as NoConversation
 from chat.service import ChatService
 from server.account_sessions import AccountStanding, SessionsOfAccounts
@@ -28,13 +33,14 @@ from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
 from server.auth.password_changes import PasswordChanges
 from server.auth.sign_ins import SignIns
-from server.gateways.simulated import SimulatedGateway
 from server.identity import Identity
 from server.ids import new_id
 from server.ledger_earnings import LedgerEarnings
 from server.ledger_funds import LedgerFunds
 from server.metrics import Metrics
+from server.notifications.money import MoneyNews
 from server.notifications.outbox import Outbox
+from server.payment_news import PaymentNews
 from server.people.earnings import EarningsService
 from server.people.listing import Listing
 from server.people.ratings import Ratings
@@ -48,8 +54,11 @@ from server.storage.errors import StoreUnavailable
 from server.storage.repositories.audit import CollectionAudit
 from server.storage.repositories.claims import CollectionClaims
 from server.storage.repositories.directory import CollectionDirectory
+from server.storage.repositories.gateway_events import CollectionInbox
 from server.storage.repositories.lawyers import CollectionLawyers
 from server.storage.repositories.leases import CollectionLeases
+from server.storage.repositories.payments import CollectionPayments
+from server.storage.repositories.payouts import CollectionPayouts
 from server.storage.repositories.reviews import CollectionReviews
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
@@ -67,6 +76,9 @@ class Services:
     control: AccountControl
     sessions_of_accounts: SessionsOfAccounts
     outbox: Outbox
+    gateways: Mapping[str, Gateway]
+    payments: PaymentService
+    webhooks: Webhooks
     wallets: Wallets
     consultations: Consultations
     engine: Engine
@@ -74,6 +86,7 @@ class Services:
     lawyers: LawyerService
     reviews: ReviewService
     earnings: EarningsService
+    payouts: Payouts
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
@@ -147,6 +160,7 @@ async def wire(
     peers: Peers,
     announcer: Announcer,
     metrics: Metrics,
+    gateways: Mapping[str, Gateway],
     readiness: dict[str, Callable[[], Awaitable[None]]],
     role: str = WEB,
 ) -> Wired:
@@ -219,12 +233,21 @@ async def wire(
             rules=rules,
             observer=metrics,
         )
+    payments = PaymentService(
+        ledger=ledger,
+        clock=clock,
+        payments=await CollectionPayments.open(collections),
+        gateways=gateways,
+        movements={Purpose.WALLET: recharge_of},
+        observer=PaymentNews(consultations, metrics),
+    )
     wallets = Wallets(
         ledger=ledger,
-        gateway=SimulatedGateway(),
+        payments=payments,
+        gateway=settings.payment_gateway,
         rules=WalletRules(settings.asset, settings.recharge_min_minor, settings.recharge_max_minor),
-        on_recharged=consultations.recharged,
     )
+    webhooks = Webhooks(payments=payments, inbox=await CollectionInbox.open(collections), clock=clock)
     sessions_of_accounts = SessionsOfAccounts(consultations, claims, identity.rows)
     control = AccountControl(
         rows=identity.rows,
@@ -237,6 +260,13 @@ async def wire(
         clock=clock,
         new_id=new_id,
     )
+    payouts = Payouts(
+        ledger=ledger,
+        rows=await CollectionPayouts.open(collections),
+        news=MoneyNews(identity.outbox),
+        clock=clock,
+        rules=PayoutRules(settings.asset, settings.payout_min_minor),
+    )
     audit = AuditLog(await CollectionAudit.open(collections), clock)
     services = Services(
         asset=settings.asset,
@@ -246,6 +276,9 @@ async def wire(
         control=control,
         sessions_of_accounts=sessions_of_accounts,
         outbox=identity.outbox,
+        gateways=gateways,
+        payments=payments,
+        webhooks=webhooks,
         wallets=wallets,
         consultations=consultations,
         engine=engine,
@@ -255,6 +288,7 @@ async def wire(
         earnings=EarningsService(
             earnings=LedgerEarnings(ledger, settings.asset), clock=clock, zone=settings.zone
         ),
+        payouts=payouts,
         audit=audit,
         admin=AdminDesk(
             directory=await CollectionDirectory.open(collections),

@@ -145,7 +145,28 @@ class Settings(BaseSettings):
     abandon_seconds: Annotated[int, Field(ge=10, le=86_400)] = 120
     recharge_min: str = "1.00"
     recharge_max: str = "100000.00"
-    payment_gateway: Literal["simulated"] = "simulated"
+    payout_min: str = "100.00"
+    payment_gateway: Literal["simulated", "razorpay", "stripe"] = "simulated"
+    gateway_timeout_seconds: Annotated[int, Field(ge=1, le=60)] = 10
+    razorpay_key_id: str = ""
+    razorpay_key_secret: SecretStr = SecretStr("")
+    razorpay_webhook_secret: SecretStr = SecretStr("")
+    razorpay_url: str = "https://api.razorpay.com"
+    stripe_secret_key: SecretStr = SecretStr("")
+    stripe_webhook_secret: SecretStr = SecretStr("")
+    stripe_url: str = "https://api.stripe.com"
+    checkout_success_url: str = ""
+    checkout_cancel_url: str = ""
+
+    @property
+    def has_razorpay(self) -> bool:
+        """Whether Razorpay's keys are set."""
+        return bool(self.razorpay_key_id)
+
+    @property
+    def has_stripe(self) -> bool:
+        """Whether Stripe's key is set."""
+        return bool(self.stripe_secret_key.get_secret_value())
 
     @property
     def asset(self) -> Asset:
@@ -166,6 +187,11 @@ class Settings(BaseSettings):
     def recharge_max_minor(self) -> int:
         """`RECHARGE_MAX` in smallest units."""
         return parse_minor(self.recharge_max, self.asset)
+
+    @property
+    def payout_min_minor(self) -> int:
+        """`PAYOUT_MIN` in smallest units."""
+        return parse_minor(self.payout_min, self.asset)
 
     @property
     def commission_bp(self) -> int:
@@ -243,7 +269,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no time zone such as Asia/Kolkata") from exc
         return value
 
-    @field_validator("min_balance", "recharge_min", "recharge_max")
+    @field_validator("min_balance", "recharge_min", "recharge_max", "payout_min")
     @classmethod
     def _exact_amount(cls, value: str, info: ValidationInfo) -> str:
         asset = ASSETS[info.data.get("currency", "INR")]
@@ -285,8 +311,29 @@ class Settings(BaseSettings):
             # A slice must last over a write that times out and its retry (LEDGER 3).
             yield "LEAD_SECONDS: must be at least twice STORE_TIMEOUT_SECONDS"
         yield from self._unreachable()
+        yield from self._unpayable()
         if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):
             yield "ADMIN_EMAIL: set it together with ADMIN_PASSWORD, or neither"
+
+    def _unpayable(self) -> Iterable[str]:
+        """What the payment gateways lack."""
+        razorpay = (
+            self.razorpay_key_id,
+            *map(_text, (self.razorpay_key_secret, self.razorpay_webhook_secret)),
+        )
+        if any(razorpay) and not all(razorpay):
+            yield "RAZORPAY_KEY_ID: set it together with RAZORPAY_KEY_SECRET and RAZORPAY_WEBHOOK_SECRET, or none"
+        stripe = tuple(map(_text, (self.stripe_secret_key, self.stripe_webhook_secret)))
+        if any(stripe) and not all(stripe):
+            yield "STRIPE_SECRET_KEY: set it together with STRIPE_WEBHOOK_SECRET, or neither"
+        if self.has_stripe and not (self.checkout_success_url and self.checkout_cancel_url):
+            yield "CHECKOUT_SUCCESS_URL: set it and CHECKOUT_CANCEL_URL with STRIPE_SECRET_KEY: payers come back there"
+        if self.payment_gateway == "razorpay" and not self.has_razorpay:
+            yield "PAYMENT_GATEWAY: razorpay needs RAZORPAY_KEY_ID, RAZORPAY_KEY_SECRET and RAZORPAY_WEBHOOK_SECRET"
+        if self.payment_gateway == "razorpay" and self.currency != "INR":
+            yield "PAYMENT_GATEWAY: razorpay takes INR; CURRENCY is another"
+        if self.payment_gateway == "stripe" and not self.has_stripe:
+            yield "PAYMENT_GATEWAY: stripe needs STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET"
 
     def _unreachable(self) -> Iterable[str]:
         """What the chosen way of notifying lacks."""
@@ -315,6 +362,9 @@ class Settings(BaseSettings):
             yield "JWT_SECRET: the development secret is refused when APP_ENV=production"
         if self.payment_gateway == "simulated":
             yield "PAYMENT_GATEWAY: the simulated gateway is refused when APP_ENV=production"
+        for name in ("razorpay_url", "stripe_url"):
+            if not self._is_private(getattr(self, name)):
+                yield f"{name.upper()}: must be https when APP_ENV=production; it is sent the gateway's key"
         if self.bcrypt_cost < 10:
             yield "BCRYPT_COST: must be at least 10 when APP_ENV=production"
         if self.sqlite_synchronous == "OFF":
@@ -381,6 +431,10 @@ def _named(error: ValidationError) -> Iterable[str]:
             yield f"{str(item['loc'][0]).upper()}: {message}"
         else:
             yield from message.split("\n")
+
+
+def _text(secret: SecretStr) -> str:
+    return secret.get_secret_value()
 
 
 def _hundredths(percent: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 
 class Purpose(StrEnum):
@@ -35,7 +35,8 @@ class PaymentStatus(StrEnum):
 OPEN: Final = frozenset({PaymentStatus.CREATED, PaymentStatus.PENDING, PaymentStatus.FAILED})
 #: A state machine is a table: the statuses from which each one is reached. What is not in it does not happen.
 REACHED_FROM: Final[Mapping[PaymentStatus, frozenset[PaymentStatus]]] = {
-    PaymentStatus.PENDING: frozenset({PaymentStatus.CREATED, PaymentStatus.FAILED}),
+    # Not from FAILED: of two tries on one order the news may come in any order, and must leave the same status.
+    PaymentStatus.PENDING: frozenset({PaymentStatus.CREATED}),
     PaymentStatus.FAILED: frozenset({PaymentStatus.CREATED, PaymentStatus.PENDING}),
     PaymentStatus.EXPIRED: OPEN,
     PaymentStatus.COLLECTED: OPEN | {PaymentStatus.EXPIRED},
@@ -210,8 +211,3 @@ class Wish:
     payer_email: str
     customer_id: str | None = None
     save_method: bool = False
-
-
-def charged_facts(attempt: Attempt) -> dict[str, Any]:
-    """What the ledger's entry remembers of the payment."""
-    return {"gatewayPayment": attempt.id, "gatewayOrder": attempt.order_id}

@@ -125,10 +125,6 @@ class Payments(Protocol):
         """Those whose gateway is to be asked by now, the longest due first."""
         ...
 
-    async def uncredited(self, *, limit: int) -> list[Payment]:
-        """Collected and not yet PAID: a crash lies between."""
-        ...
-
     async def list_for(self, payer_id: str, *, limit: int, before: tuple[int, str] | None) -> list[Payment]:
         """The payer's, newest first; `before` is (created_at_ms, id) of the last one of the previous page."""
         ...
@@ -149,12 +145,13 @@ class InboxState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A gateway's event as it came: stored before it is answered, worked off after."""
+    """A gateway's event, in our words: stored before it is answered, worked off after. What else the gateway wrote about the payer is
+    not kept.
+    """
 
     id: str
     gateway: str
-    kind: str
-    body: str
+    event: GatewayEvent
     received_at_ms: int
     state: InboxState = InboxState.NEW
 
@@ -172,8 +169,12 @@ class Inbox(Protocol):
         """Say what became of it, once."""
         ...
 
-    async def waiting(self, *, limit: int) -> list[Letter]:
-        """Those that are NEW, oldest first."""
+    async def waiting(self, *, received_before_ms: int, limit: int) -> list[Letter]:
+        """Those that are NEW and came before then, oldest first."""
+        ...
+
+    async def drop_settled(self, *, received_before_ms: int, limit: int) -> int:
+        """Delete those that are not NEW and came before then; how many there were."""
         ...
 
 

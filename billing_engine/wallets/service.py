@@ -1,22 +1,19 @@
 """The user's prepaid wallet: recharge, balance, history (SPEC 3)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from billing_engine.errors import Invalid
+from billing_engine.errors import InvariantBroken
 from billing_engine.ledger.accounts import gateway_of, wallet_of
 from billing_engine.ledger.model import Entry, Movement, Transfer
 from billing_engine.ledger.ports import Line
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import Asset, format_minor
-from billing_engine.wallets.ports import InstantGateway
+from billing_engine.payments.errors import AmountOutOfRange
+from billing_engine.payments.model import Payment, PaymentStatus, Purpose
+from billing_engine.payments.service import Due, PaymentService
 
 RECHARGE: Final = "recharge"
-
-
-class AmountOutOfRange(Invalid):
-    """A recharge below the minimum or above the maximum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,52 +33,86 @@ class Balance:
     held_minor: int
 
 
-class Wallets:
-    """The wallet's use cases. `on_recharged` hears of every credit after it is durable."""
+def recharge_of(payment: Payment) -> Movement:
+    """What a collected recharge moves. The gateway's payment is the key: it is credited once, whoever brings the news (LEDGER 2).
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        gateway: InstantGateway,
-        rules: WalletRules,
-        on_recharged: Callable[[str], None],
-    ) -> None:
+    Raises `InvariantBroken` for a payment that is not collected.
+    """
+    if payment.collected_id is None:
+        raise InvariantBroken(rule="only what is collected is credited", payment=payment.id)
+    return Movement(
+        account=payment.account,
+        source=_source(payment),
+        kind=RECHARGE,
+        asset=payment.currency,
+        reference=payment.id,
+        transfers=(Transfer(gateway_of(payment.gateway), payment.account, payment.amount_minor, RECHARGE),),
+        facts={"gatewayPayment": payment.collected_id},
+    )
+
+
+def _source(payment: Payment) -> str:
+    return f"payment:{payment.gateway}:{payment.collected_id}"
+
+
+class Wallets:
+    """The wallet's use cases. `gateway` is the name of the one that recharges are paid through."""
+
+    def __init__(self, *, ledger: Ledger, payments: PaymentService, gateway: str, rules: WalletRules) -> None:
         self._ledger = ledger
+        self._payments = payments
         self._gateway = gateway
         self._rules = rules
-        self._on_recharged = on_recharged
 
     @property
     def asset(self) -> Asset:
         """The wallet's currency."""
         return self._rules.asset
 
-    async def recharge(self, *, user_id: str, amount_minor: int, operation_id: str) -> Entry:
-        """Collect and credit, once per operation; a running session is extended at once.
+    @property
+    def gateway(self) -> str:
+        """The gateway's name."""
+        return self._gateway
+
+    async def recharge(
+        self,
+        *,
+        user_id: str,
+        amount_minor: int,
+        operation_id: str,
+        email: str = "",
+        save_method: bool = False,
+    ) -> Payment:
+        """Ask to be paid, once per operation: with the simulated gateway it is PAID at once, with others it is an order to pay.
 
         Raises:
-            AmountOutOfRange: outside the bounds; nothing was collected.
+            AmountOutOfRange: outside the bounds; nothing was asked for.
+            GatewayRefused: the gateway will not take it.
+            Unavailable: nobody knows; a repeat finds what there is.
         """
         low, high = self._rules.recharge_min_minor, self._rules.recharge_max_minor
         if not low <= amount_minor <= high:
             bounds = f"{format_minor(low, self.asset)} to {format_minor(high, self.asset)}"
             raise AmountOutOfRange(field="amount", problem=f"must be from {bounds}")
-        payment = await self._gateway.charge(
-            reference=operation_id, amount_minor=amount_minor, currency=self.asset.code
+        due = Due(
+            purpose=Purpose.WALLET,
+            payer_id=user_id,
+            payer_email=email,
+            account=wallet_of(user_id),
+            amount_minor=amount_minor,
+            currency=self.asset.code,
+            description="Wallet recharge",
+            save_method=save_method,
         )
-        wallet = wallet_of(user_id)
-        entry = await self._ledger.post(
-            Movement(
-                account=wallet,
-                source=f"payment:{payment.gateway}:{payment.id}",
-                kind=RECHARGE,
-                asset=self.asset.code,
-                reference=payment.id,
-                transfers=(Transfer(gateway_of(payment.gateway), wallet, amount_minor, RECHARGE),),
-            )
-        )
-        self._on_recharged(user_id)
+        return await self._payments.begin(due, gateway=self._gateway, operation_id=operation_id)
+
+    async def credit_of(self, payment: Payment) -> Entry | None:
+        """The entry that a recharge made; None while it is not credited."""
+        if payment.status not in (PaymentStatus.PAID, PaymentStatus.REFUNDED):
+            return None
+        entry = await self._ledger.entry(payment.account, _source(payment))
+        if entry is None:
+            raise InvariantBroken(rule="what is paid is credited", payment=payment.id)
         return entry
 
     async def balance(self, user_id: str) -> Balance:

@@ -31,11 +31,13 @@ when the money does.
 _TAGS: Final = {
     "identity": "Accounts, log-ins and tokens.",
     "wallet": "The user's prepaid money.",
+    "payments": "What was to be paid through a gateway, and what became of it.",
     "lawyers": "Register, be verified, be found.",
     "consultations": "Start, watch and end a paid session.",
     "chat": "The messages of a session. Live ones come over Socket.IO.",
     "reviews": "One to five stars after the end.",
     "earnings": "What a lawyer has earned.",
+    "payouts": "Earnings that are paid out.",
     "admin": "The admin's side.",
     "operations": "For whoever runs the server.",
 }

@@ -1,12 +1,107 @@
-"""The gateway without money: every charge succeeds at once. The default without keys, refused in production."""
+"""The gateway without money: every order is paid at once. The default without keys, refused in production.
 
-from billing_engine.wallets.ports import Payment
+It keeps nothing: what it would have to remember stands in the ids that it gives out, so it answers the same after a restart.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from billing_engine.payments.errors import GatewayRefused, WebhookInvalid
+from billing_engine.payments.model import (
+    Attempt,
+    AttemptStatus,
+    GatewayEvent,
+    GatewayRefund,
+    Order,
+    RefundStatus,
+    SavedMethod,
+    Wish,
+)
+
+_ORDER: Final = "simorder"
+_PAYMENT: Final = "sim"
 
 
 class SimulatedGateway:
-    """Charges nothing; the payment's id is a function of the reference, so a repeat is the same payment."""
+    """`Gateway` where wishing is paying. Ids are `kind_REFERENCE_AMOUNT_CURRENCY`."""
 
     name = "simulated"
+    currencies = frozenset({"INR", "USD"})
+    is_instant = True
 
-    async def charge(self, *, reference: str, amount_minor: int, currency: str) -> Payment:  # noqa: ARG002 - the port's words
-        return Payment(id=f"sim_{reference}", gateway=self.name)
+    async def create_order(self, wish: Wish) -> Order:
+        return Order(_id(_ORDER, wish), shown={})
+
+    async def attempts(self, order_id: str) -> Sequence[Attempt]:
+        return [_paid(order_id, _ORDER)]
+
+    async def attempt(self, attempt_id: str) -> Attempt:
+        return _paid(attempt_id, _PAYMENT)
+
+    async def capture(self, attempt: Attempt) -> Attempt:
+        return attempt
+
+    async def refund(
+        self, attempt_id: str, *, amount_minor: int, currency: str, reference: str
+    ) -> GatewayRefund:
+        return GatewayRefund(
+            id=f"simrefund_{reference}",
+            payment_id=attempt_id,
+            reference=reference,
+            amount_minor=amount_minor,
+            currency=currency,
+            status=RefundStatus.DONE,
+            at_ms=0,
+        )
+
+    async def refunds(self, attempt_id: str) -> Sequence[GatewayRefund]:
+        """None: each was done when it was asked for, and its answer cannot be lost."""
+        del attempt_id
+        return []
+
+    async def charge_saved(self, wish: Wish, method: SavedMethod) -> Attempt:
+        del method
+        return _paid(_id(_ORDER, wish), _ORDER)
+
+    async def forget_method(self, method: SavedMethod) -> None:
+        del method
+
+    async def attempts_between(self, from_ms: int, to_ms: int) -> Sequence[Attempt]:
+        """Nothing to compare with: it keeps no books."""
+        del from_ms, to_ms
+        return []
+
+    async def refunds_between(self, from_ms: int, to_ms: int) -> Sequence[GatewayRefund]:
+        del from_ms, to_ms
+        return []
+
+    def verify_callback(self, order_id: str, attempt_id: str, signature: str) -> bool:
+        """Never: it signs nothing, so whoever shows a signature has made it up."""
+        del order_id, attempt_id, signature
+        return False
+
+    def read_webhook(self, body: bytes, headers: Mapping[str, str]) -> GatewayEvent:
+        del body, headers
+        raise WebhookInvalid(reason="the simulated gateway sends nothing")
+
+
+def _id(kind: str, wish: Wish) -> str:
+    return f"{kind}_{wish.reference}_{wish.amount_minor}_{wish.currency}"
+
+
+def _paid(id_: str, kind: str) -> Attempt:
+    """What an id tells. Raises `GatewayRefused` for one that was not given out here."""
+    prefix, _, rest = id_.partition("_")
+    words = rest.rsplit("_", 2)
+    if prefix != kind or len(words) != 3 or not words[1].isdigit():
+        raise GatewayRefused(reason="NO_SUCH_PAYMENT")
+    reference, amount, currency = words
+    return Attempt(
+        id=f"{_PAYMENT}_{rest}",
+        order_id=f"{_ORDER}_{rest}",
+        reference=reference,
+        amount_minor=int(amount),
+        currency=currency,
+        status=AttemptStatus.COLLECTED,
+        at_ms=0,
+    )

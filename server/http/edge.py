@@ -17,7 +17,7 @@ from server.admin.audit import AuditLog
 from server.auth.model import Principal, Role
 from server.errors import Forbidden, Unauthenticated
 from server.http.address import client_address
-from server.http.parsing import read_body, read_path, read_query
+from server.http.parsing import read_body, read_path, read_query, read_raw
 from server.idempotency import Idempotency, IdempotencyRow, StoredAnswer
 from server.problems import status_of
 from server.rate_limits.service import RateLimits
@@ -88,7 +88,7 @@ class Edge:
         principal = await self._principal(route.access, request)
         path = read_path(request.match_info)
         query = read_query(request.query, route.query) if route.query is not None else None
-        body = await read_body(request, route.body) if route.body is not None else None
+        body = await _body(route, request)
         call = Call(
             body=body,
             query=query,
@@ -197,6 +197,12 @@ class Edge:
         except Unavailable:
             # The lease ends by itself.
             _log.warning("an idempotency row was left to its lease", row=row.id, exc_info=True)
+
+
+async def _body(route: Route, request: web.Request) -> Any:
+    if route.raw_limit:
+        return await read_raw(request, route.raw_limit)
+    return await read_body(request, route.body) if route.body is not None else None
 
 
 def _under(call: Call[Any, Any], operation_id: str) -> Call[Any, Any]:

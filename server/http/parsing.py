@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from server.errors import MalformedJson, PathNotFound, UnsupportedMediaType, ValidationFailed
 from server.http.json_body import check_texts, parse_json
+from server.routing import RawBody
 
 #: Longer than any body of this API (a message is at most 8,000 characters).
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -25,15 +26,7 @@ async def read_body(request: web.Request, model: type[BaseModel]) -> BaseModel:
     Raises:
         ClientGone, UnsupportedMediaType, MalformedJson, ValidationFailed; `web.HTTPRequestEntityTooLarge` from aiohttp.
     """
-    try:
-        raw = await request.read()
-    except ConnectionError as exc:
-        raise ClientGone from exc
-    except web.RequestPayloadError as exc:
-        if request.transport is None or request.transport.is_closing():
-            raise ClientGone from exc
-        # The client is still there: what it sent is not compressed, or not cut into chunks, as its headers say.
-        raise MalformedJson(reason="the body is not encoded as its headers say") from exc
+    raw = await _read(request)
     if not raw:
         return validate(model, {}, whole="body")
     charset = (request.charset or "utf-8").lower()
@@ -43,6 +36,28 @@ async def read_body(request: web.Request, model: type[BaseModel]) -> BaseModel:
     if not isinstance(value, dict):
         raise ValidationFailed([("body", "must be a JSON object")])
     return validate(model, value, whole="body")
+
+
+async def read_raw(request: web.Request, limit: int) -> RawBody:
+    """The body as it came, of at most `limit` bytes.
+
+    Raises:
+        ClientGone, MalformedJson; `web.HTTPRequestEntityTooLarge` from aiohttp.
+    """
+    raw = await _read(request.clone(client_max_size=limit))
+    return RawBody(raw, {name.lower(): value for name, value in request.headers.items()})
+
+
+async def _read(request: web.BaseRequest) -> bytes:
+    try:
+        return await request.read()
+    except ConnectionError as exc:
+        raise ClientGone from exc
+    except web.RequestPayloadError as exc:
+        if request.transport is None or request.transport.is_closing():
+            raise ClientGone from exc
+        # The client is still there: what it sent is not compressed, or not cut into chunks, as its headers say.
+        raise MalformedJson(reason="the body is not encoded as its headers say") from exc
 
 
 def read_query(query: MultiMapping[str], model: type[BaseModel]) -> BaseModel:

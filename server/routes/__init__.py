@@ -13,8 +13,11 @@ from server.routes import (
     health,
     lawyers,
     metrics,
+    payments,
+    payouts,
     reviews,
     wallet,
+    webhooks,
 )
 from server.routing import Route
 
@@ -23,7 +26,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     *metrics.ROUTES,
     *auth.ROUTES,
     *wallet.ROUTES,
+    *payments.ROUTES,
+    *webhooks.ROUTES,
     *earnings.ROUTES,
+    *payouts.ROUTES,
     *lawyers.ROUTES,
     *admin_lawyers.ROUTES,
     *admin.ROUTES,

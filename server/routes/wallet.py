@@ -2,13 +2,24 @@
 
 from typing import Annotated, Any
 
+from pydantic import StringConstraints
+
 from billing_engine.consultations.billing import ENTRY_KIND
-from billing_engine.ledger.model import Entry
 from billing_engine.ledger.ports import Line
 from billing_engine.money import Asset, format_minor, parse_minor
-from billing_engine.wallets.service import RECHARGE, AmountOutOfRange
+from billing_engine.payments.errors import (
+    AmountOutOfRange,
+    GatewayRefused,
+    GatewayUnavailable,
+    PaymentNotFound,
+    SignatureInvalid,
+)
+from billing_engine.payments.model import Payment
+from billing_engine.wallets.service import RECHARGE, Wallets
 from server.auth.model import Role
+from server.gateways.simulated import SimulatedGateway
 from server.rate_limits.service import Limited, RateLimit
+from server.routes.payments import PAYMENT_STATUSES, OrderOut, order_of, status_of
 from server.routing import Call, Route, only
 from server.wire import (
     Instant,
@@ -17,10 +28,16 @@ from server.wire import (
     Page,
     PageQuery,
     WireModel,
+    described,
     encode_cursor,
     one_of,
     time_place,
 )
+
+#: An id or a signature of the gateway; what is none is no signature, and no reason to fail.
+GatewayText = Annotated[
+    str, StringConstraints(min_length=1, max_length=255), described(examples=["pay_29QQoUBi66xm2f"])
+]
 
 
 class RechargeIn(WireModel):
@@ -44,15 +61,26 @@ class TransactionOut(WireModel):
     created_at: Instant
 
 
+class VerifyIn(WireModel):
+    """What Razorpay Checkout hands to its `handler`, as it is."""
+
+    razorpay_order_id: GatewayText
+    razorpay_payment_id: GatewayText
+    razorpay_signature: GatewayText
+
+
 class RechargeOut(WireModel):
-    """A recharge that is credited: the gateway's payment and the wallet as it was right after."""
+    """A recharge: while it is to be paid, with the `order` for the gateway's checkout; once it is `PAID`, with its transaction and the
+    wallet as it was right after.
+    """
 
     payment_id: str
-    status: Annotated[str, one_of(("PAID",))]
+    status: Annotated[str, one_of(PAYMENT_STATUSES)]
     amount: MoneyOut
     currency: str
-    wallet_balance: MoneyOut
-    transaction: TransactionOut
+    order: OrderOut | None
+    wallet_balance: MoneyOut | None
+    transaction: TransactionOut | None
 
 
 class BalanceOut(WireModel):
@@ -64,25 +92,53 @@ class BalanceOut(WireModel):
 
 
 async def recharge(call: Call[RechargeIn, None]) -> RechargeOut:
-    wallets = call.services.wallets
-    asset: Asset = wallets.asset
-    entry: Entry = await wallets.recharge(
+    wallets: Wallets = call.services.wallets
+    # The gateway's page knows the payer's address already; the simulated one has no page.
+    account = (
+        None
+        if wallets.gateway == SimulatedGateway.name
+        else await call.services.accounts.get(call.caller.user_id)
+    )
+    payment = await wallets.recharge(
         user_id=call.caller.user_id,
-        amount_minor=parse_minor(call.body.amount, asset),
+        email="" if account is None else account.email,
+        amount_minor=parse_minor(call.body.amount, wallets.asset),
         operation_id=call.operation_id,
     )
+    return await _recharged(wallets, payment)
+
+
+async def verify(call: Call[VerifyIn, None]) -> RechargeOut:
+    wallets: Wallets = call.services.wallets
+    payment = await call.services.payments.verify(
+        gateway=wallets.gateway,
+        payer_id=call.caller.user_id,
+        order_id=call.body.razorpay_order_id,
+        attempt_id=call.body.razorpay_payment_id,
+        signature=call.body.razorpay_signature,
+    )
+    return await _recharged(wallets, payment)
+
+
+async def _recharged(wallets: Wallets, payment: Payment) -> RechargeOut:
+    asset = wallets.asset
     # From the entry's own record, so that a repeat answers what the first one did and not the balance of now.
-    amount_minor = entry.posted_after - entry.posted_before
+    entry = await wallets.credit_of(payment)
     return RechargeOut(
-        payment_id=entry.reference,
-        status="PAID",
-        amount=format_minor(amount_minor, asset),
+        payment_id=payment.id,
+        status=status_of(payment),
+        amount=format_minor(payment.amount_minor, asset),
         currency=asset.code,
-        wallet_balance=format_minor(entry.posted_after - entry.facts["held"], asset),
-        transaction=_transaction(
+        order=order_of(payment),
+        wallet_balance=None
+        if entry is None
+        else format_minor(entry.posted_after - entry.facts["held"], asset),
+        transaction=None
+        if entry is None
+        else _transaction(
             key=entry.key,
             kind=entry.kind,
-            change_minor=amount_minor,
+            change_minor=payment.amount_minor,
             after_minor=entry.posted_after,
             reference=entry.reference,
             at_ms=entry.at_ms,
@@ -152,7 +208,20 @@ ROUTES: tuple[Route, ...] = (
         body=RechargeIn,
         response=RechargeOut,
         status=201,
-        errors=(AmountOutOfRange,),
+        errors=(AmountOutOfRange, GatewayRefused, GatewayUnavailable),
+        rate=RateLimit(Limited.RECHARGE, account=lambda call: str(call.caller.user_id)),
+        idempotent=True,
+        tags=("wallet",),
+    ),
+    Route(
+        method="POST",
+        path="/wallet/recharge/verify",
+        handler=verify,
+        summary="The payer has paid: check the gateway's signature, and credit",
+        access=only(Role.USER),
+        body=VerifyIn,
+        response=RechargeOut,
+        errors=(PaymentNotFound, SignatureInvalid, GatewayUnavailable),
         rate=RateLimit(Limited.RECHARGE, account=lambda call: str(call.caller.user_id)),
         idempotent=True,
         tags=("wallet",),

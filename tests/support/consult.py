@@ -18,11 +18,14 @@ from billing_engine.consultations.settlement import Settlement
 from billing_engine.consultations.takeover import WEB, Takeover
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import INR
-from billing_engine.wallets.service import WalletRules, Wallets
+from billing_engine.payments.model import Payment, Purpose
+from billing_engine.payments.service import PaymentService
+from billing_engine.wallets.service import WalletRules, Wallets, recharge_of
 from server.gateways.simulated import SimulatedGateway
 from server.locks.local import LocalLocks
 from server.storage.repositories.claims import CollectionClaims
 from server.storage.repositories.leases import CollectionLeases
+from server.storage.repositories.payments import CollectionPayments
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
 from server.storage.sqlite.collection import SqliteCollections
@@ -90,6 +93,19 @@ class Punctuality:
 
     def cut_off(self, error_ms: int) -> None:
         self.cut_offs.append(error_ms)
+
+
+@dataclass
+class Extending:
+    """`PaymentObserver`: a running consultation has more money. Trouble is nobody's here."""
+
+    consultations: Consultations
+
+    def credited(self, payment: Payment) -> None:
+        self.consultations.recharged(payment.payer_id)
+
+    def trouble(self, what: str, payment: Payment, **facts: Any) -> None:
+        raise AssertionError((what, payment, facts))
 
 
 class WatchedDatabase:
@@ -218,11 +234,19 @@ class World:
                 clock=self.clock,
                 rules=self.rules,
             )
+        self.payments = PaymentService(
+            ledger=self.ledger,
+            clock=self.clock,
+            payments=wrap("payments", await CollectionPayments.open(collections)),
+            gateways={"simulated": wrap("gateway", SimulatedGateway())},
+            movements={Purpose.WALLET: recharge_of},
+            observer=Extending(self.consultations),
+        )
         self.wallets = Wallets(
             ledger=self.ledger,
-            gateway=SimulatedGateway(),
+            payments=self.payments,
+            gateway="simulated",
             rules=WalletRules(INR, 100, 10_000_000),
-            on_recharged=self.consultations.recharged,
         )
         return self
 
