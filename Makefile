@@ -10,8 +10,9 @@ WORKERS ?= auto
 FUZZ_SECONDS ?= 600
 ROUNDS ?= 20
 SEED ?=
+FIRST ?=
 
-.PHONY: help run demo cluster test test-quick chaos races fuzz check format bench lock e2e-client clean
+.PHONY: help run demo cluster test test-quick chaos chaos-embedded races fuzz check format bench lock e2e-client clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -51,7 +52,10 @@ test: $(VENV)/.dev tests/e2e/js/node_modules/.done ## all tests
 test-quick: $(VENV)/.dev ## all but the slow ones
 	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS) -m "not slow and not node"
 
-chaos: $(VENV)/.dev ## kill -9 under load again and again: ROUNDS=50 SEED=n
+chaos: $(VENV)/.dev ## break a cluster of real processes under load again and again: ROUNDS=500 SEED=n; goes on where it stopped
+	@ROUNDS=$(ROUNDS) SEED=$(SEED) FIRST=$(FIRST) $(BIN)/python -m tools.chaos
+
+chaos-embedded: $(VENV)/.dev ## kill -9 of the one embedded process under load: ROUNDS=50 SEED=n
 	TARAZU_CHAOS_ROUNDS=$(ROUNDS) TARAZU_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_kill.py -s -k any_instant
 
 races: $(VENV)/.dev ## the same user, and the same lawyer, wanted at two processes at once: ROUNDS=1000

@@ -1,12 +1,14 @@
-"""Fifty consultations under way, everybody busy, and a memory of what the server has acknowledged.
+"""Consultations under way, everybody busy, and a memory of what the server has acknowledged.
 
-After a kill each pair repeats what it has no answer for, as a good client does, and then compares: nothing acknowledged may be
+After a fault each pair repeats what it has no answer for, as a good client does, and then compares: nothing acknowledged may be
 gone, nothing may be there twice, and every bill must follow from its public timeline.
 """
 
 import asyncio
 import itertools
+import math
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -44,6 +46,9 @@ class Sent:
     tries: int = 0
     #: A try ended without a word on whether it was stored.
     in_doubt: bool = False
+    #: By the sender's own clock, which only rises: the first try, and the first acknowledgement.
+    sent_at_s: float = math.inf
+    acked_at_s: float = math.inf
 
 
 @dataclass
@@ -169,6 +174,7 @@ class Pair:
     async def send(self, device: Device, sent: Sent) -> None:
         payload = {"sessionId": sent.session_id, "clientMsgId": sent.client_msg_id, "body": sent.body}
         sent.tries += 1
+        sent.sent_at_s = min(sent.sent_at_s, time.monotonic())
         try:
             ack = await acked(device, "send_message", payload)
         except GONE:
@@ -176,6 +182,7 @@ class Pair:
             raise
         if ack["ok"]:
             sent.ack = ack
+            sent.acked_at_s = min(sent.acked_at_s, time.monotonic())
         elif ack["error"]["code"] in AGAIN:
             sent.in_doubt = True
         else:
@@ -236,13 +243,17 @@ class Pair:
         except GONE:
             posted.in_doubt = True
             raise
+        self._take(posted, answer)
+        return answer
+
+    def _take(self, posted: Posted, answer: Answer) -> None:
+        """Remember what was answered."""
         if answer.status in (200, 201):
             posted.answer = answer.json
         elif answer.status < 500 and answer.code != "IDEMPOTENCY_IN_PROGRESS":
             posted.refused = answer.code
         else:
             posted.in_doubt = True
-        return answer
 
     # -- after the restart -----------------------------------------------------------------------------------------
 
@@ -339,8 +350,8 @@ class Pair:
                 paid_minor += minor(session["totalAmount"])
         await self.check_wallet(paid_minor)
 
-    async def check_messages(self, session_id: str) -> None:
-        """No gap, no double, nothing lost that was acknowledged, nothing stored that was refused."""
+    async def check_messages(self, session_id: str) -> list[Json]:
+        """No gap, no double, nothing lost that was acknowledged, nothing stored that was refused; the history."""
         where = f"session {session_id}"
         history = await self.user.history(session_id)
         assert [m["seq"] for m in history] == list(range(1, len(history) + 1)), f"{where}: a gap or a double"
@@ -365,12 +376,14 @@ class Pair:
                     )
                 last_seq[sent.sender_id] = max(last_seq.get(sent.sender_id, 0), message["seq"])
         assert not found, f"{where}: nobody sent {found}"
+        assert_real_time_order(where, sent_here)
         page = await self.user.api.get(f"/chat/{session_id}?limit=1")
         for person in self.people:
             delivered, seen = self.marks.get((session_id, person.id), (0, 0))
             marks = page["watermarks"][person.id]
             assert marks["deliveredSeq"] >= delivered, f"{where}: a receipt is gone"
             assert marks["seenSeq"] >= seen, f"{where}: a receipt is gone"
+        return history
 
     def keeps_its_place(self, _sent: Sent) -> bool:
         """Whether it was stored after everything that its sender had sent before it."""
@@ -439,6 +452,14 @@ def pauses_of(session: Json) -> list[tuple[int, int]]:
         for pause, resume in itertools.pairwise(session["timeline"])
         if pause["event"] == "pause" and resume["event"] == "resume"
     ]
+
+
+def assert_real_time_order(where: str, messages: list[Sent]) -> None:
+    """What was acknowledged before another one was first sent, by whomever, stands before it."""
+    first_ack_s = math.inf
+    for sent in sorted((sent for sent in messages if sent.ack), key=lambda sent: -int(sent.ack["seq"])):
+        assert sent.sent_at_s <= first_ack_s, f"{where}: {sent} was sent later than one that stands after it"
+        first_ack_s = min(first_ack_s, sent.acked_at_s)
 
 
 async def acked(device: Device, event: str, payload: Json) -> Json:

@@ -174,6 +174,11 @@ class Device:
         self.gone.set()
         self._news.set()
 
+    def cut_off(self) -> None:
+        """Its network is gone; nothing more comes of it."""
+        self.gone.set()
+        self._news.set()
+
     async def call(self, event: str, payload: Json = None) -> Json:
         """Send and wait for the acknowledgement."""
         return await self.sio.call(event, payload, timeout=PATIENCE_S)
@@ -242,9 +247,8 @@ class Person:
 
     async def device(self) -> Device:
         """One more connection."""
-        device = await Device.connect(self.world.server.url, self.api.token or "")
+        device = await self.world.connect(self.api.token or "")
         self.devices.append(device)
-        self.world.devices.append(device)
         return device
 
     async def recharge(self, amount: str, *, key: str | None = None) -> Json:
@@ -281,6 +285,12 @@ class World:
         self._admin: Api | None = None
         #: The server hashes a few passwords at a time and sends a crowd away.
         self._door = asyncio.Semaphore(16)
+
+    async def connect(self, token: str) -> Device:
+        """A device of whoever has the token; closed with the world."""
+        device = await Device.connect(self.server.url, token)
+        self.devices.append(device)
+        return device
 
     async def admin(self) -> Api:
         if self._admin is None:

@@ -1,6 +1,6 @@
 """`kill -9` of the real process while fifty consultations talk and pay: what was acknowledged stays, and stays once.
 
-make chaos ROUNDS=50 [SEED=n]
+make chaos-embedded ROUNDS=50 [SEED=n]
 """
 
 import asyncio

@@ -93,6 +93,9 @@ class Cluster:
         self._frozen.discard(process.name)
         process.thaw()
 
+    def is_frozen(self, process: ServerProcess) -> bool:
+        return process.name in self._frozen
+
     def tarazu(self, *arguments: str, **settings: str) -> Ran:
         """Run a command on the cluster's database."""
         return self.webs[0].tarazu(*arguments, **settings)
