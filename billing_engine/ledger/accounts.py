@@ -4,6 +4,8 @@ from typing import Final
 
 #: Commission on consultations. A system account: its balance is the sum of its rows.
 REVENUE_CONSULTATIONS: Final = "revenue:consultations"
+#: What lawyers were paid out. A system account.
+PAYOUTS: Final = "gateway:payouts"
 
 
 def wallet_of(user_id: str) -> str:

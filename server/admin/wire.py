@@ -8,9 +8,10 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from billing_engine.consultations.billing import hold_id_of
 from billing_engine.consultations.model import EndReason, SessionView
-from billing_engine.ledger.model import KeyState
+from billing_engine.ledger.model import Hold, KeyState
 from billing_engine.ledger.ports import Line, Row
 from billing_engine.money import ASSETS, Asset, commission_of, format_minor
+from billing_engine.payouts.model import PREFIX as PAYOUT_PREFIX
 from server.admin.model import AuditRow, AuditState, UserDetail, Wallet
 from server.admin.revenue import Period, Report, Turnover
 from server.auth.model import Account, Profession, Role
@@ -152,10 +153,20 @@ class AdminUserView(WireModel):
 
 
 class HoldView(WireModel):
-    """Money set aside for a running session."""
+    """Money set aside for a running session, or for a payout that is requested."""
 
-    session_id: str
+    session_id: str | None
+    payout_id: str | None
     amount: MoneyOut
+
+    @classmethod
+    def of(cls, hold: Hold, asset: Asset) -> "HoldView":
+        is_payout = hold.id.startswith(PAYOUT_PREFIX)
+        return cls(
+            session_id=None if is_payout else hold.id.removeprefix(_CONSULT),
+            payout_id=hold.id.removeprefix(PAYOUT_PREFIX) if is_payout else None,
+            amount=format_minor(hold.amount_minor, asset),
+        )
 
 
 class AdminWalletView(WireModel):
@@ -174,12 +185,7 @@ class AdminWalletView(WireModel):
             balance=format_minor(wallet.spendable_minor, asset),
             held=format_minor(wallet.held_minor, asset),
             currency=asset.code,
-            holds=[
-                HoldView(
-                    session_id=hold.id.removeprefix(_CONSULT), amount=format_minor(hold.amount_minor, asset)
-                )
-                for hold in wallet.holds
-            ],
+            holds=[HoldView.of(hold, asset) for hold in wallet.holds],
         )
 
 

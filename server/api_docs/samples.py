@@ -10,6 +10,7 @@ from typing import Any, Final
 USER: Final = "019aa5e0c4b27d3c9d1f0a6b5c4d3e21"
 ADMIN: Final = "019aa5d0a2c17f0e8f3b5e6d7c8b9a01"
 LAWYER: Final = "019aa5df11a07e559c2b7788f0e1d2c3"
+PAYOUT: Final = "019aa5f10b2c7d4e8f901a2b3c4d5e6f"
 SESSION: Final = "019aa5e3807a7b0a8a51c8e0f1b2a394"
 MESSAGE: Final = f"{SESSION}:000000042"
 CLIENT_MESSAGE: Final = "4f9c2a36-6a0e-4d9b-9c60-2f1f6f0c7f11"
@@ -93,6 +94,13 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "AccountView.id": USER,
     "AccountView.profession": None,
     "AccountView.companyName": None,
+    "AdminPayoutOut.id": PAYOUT,
+    "AdminPayoutOut.amount": "18000.00",
+    "AdminPayoutOut.decidedAt": LATER,
+    "AdminPayoutOut.decidedBy": ADMIN,
+    "AdminPayoutOut.reason": None,
+    "AdminPayoutOut.reference": "UTR 612345678901",
+    "AdminPayoutOut.status": "PAID",
     "AdminSessionDetailOut.lawyerNet": "112.50",
     "AdminSessionDetailOut.commission": "12.50",
     "AdminSessionDetailOut.remainingBalance": "375.00",
@@ -147,6 +155,8 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "EntryView.id": f"wallet:{USER}|consult:{SESSION}",
     "EntryView.kind": "consultation",
     "HoldView.amount": "155.00",
+    "HoldView.payoutId": None,
+    "FailedIn.reason": "The bank knows no such account.",
     "LawyerView.id": LAWYER,
     "LedgerLineView.account": f"wallet:{USER}",
     "LedgerLineView.balanceAfter": "375.00",
@@ -179,6 +189,17 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "PaymentOut.purpose": "WALLET",
     "PaymentOut.refundedAmount": "0.00",
     "PaymentOut.status": "CREATED",
+    "OpenPayoutsOut.amount": "42500.00",
+    "OpenPayoutsOut.count": 3,
+    "PaidIn.reference": "UTR 612345678901",
+    "PayoutIn.amount": "18000.00",
+    "PayoutOut.amount": "18000.00",
+    "PayoutOut.decidedAt": None,
+    "PayoutOut.id": PAYOUT,
+    "PayoutOut.reason": None,
+    "PayoutOut.reference": None,
+    "PayoutOut.status": "REQUESTED",
+    "PayoutsQuery.status": "REQUESTED",
     "PeriodView.commission": "1930.00",
     "PeriodView.gross": "19300.00",
     "PeriodView.net": "17370.00",

@@ -46,6 +46,8 @@ class AccountComposer:
                 letter = letters.enabled_letter(account)
             case Kind.LOW_BALANCE:
                 letter = letters.low_balance_letter(account, seconds=int(notice.facts["remainingSeconds"]))
+            case Kind.PAYOUT_PAID | Kind.PAYOUT_FAILED:
+                letter = letters.payout_letter(account, notice.facts)
             case _:
                 return None
         return self._letter(notice, account.id, account.email, letter, dict(notice.facts))

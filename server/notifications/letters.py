@@ -1,6 +1,7 @@
 """What the letters say: plain text, no marketing, nothing that a reader must click but the one link they asked for."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from server.auth.model import Account
 from server.wire import rfc3339
@@ -78,3 +79,14 @@ def low_balance_letter(account: Account, *, seconds: int) -> tuple[str, str]:
             f"your wallet pays for about {seconds} more seconds of the consultation that is running. Recharge it to go on.\n"
         ),
     )
+
+
+def payout_letter(account: Account, facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Subject and text: paid, with the bank's reference, or failed, with the reason."""
+    amount = f"{facts['amount']} {facts['currency']}"
+    if "reference" in facts:
+        said = f"your payout of {amount} was paid. The bank's reference: {facts['reference']}"
+        return "Your payout was paid", f"Hello {account.name},\n\n{said}\n"
+    said = f"your payout of {amount} could not be made. The reason: {facts['reason']}"
+    kept = "The money is among your earnings again, and you can ask for it anew."
+    return "Your payout could not be made", f"Hello {account.name},\n\n{said}\n\n{kept}\n"

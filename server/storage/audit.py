@@ -7,6 +7,8 @@ from billing_engine.consultations.audit import audit_consultations
 from billing_engine.consultations.model import Session, TimelineRow
 from billing_engine.ledger.audit import audit_activity, audit_ledger
 from billing_engine.ledger.ports import Activity, Row, Versioned
+from billing_engine.payouts.audit import audit_payouts
+from billing_engine.payouts.model import Payout
 from billing_engine.verification import Findings
 
 
@@ -22,6 +24,7 @@ class Books:
     reported_activity: Mapping[str, Activity] | None
     sessions: Iterable[Session]
     timeline: Iterable[TimelineRow]
+    payouts: Iterable[Payout]
 
 
 def audit_books(books: Books, *, now_ms: int, abandon_ms: int) -> Findings:
@@ -33,10 +36,12 @@ def audit_books(books: Books, *, now_ms: int, abandon_ms: int) -> Findings:
     bills = audit_consultations(
         books.sessions, books.timeline, accounts, entries, abandon_ms=abandon_ms, now_ms=now_ms
     )
+    paid_out = audit_payouts(books.payouts, accounts, entries)
     reports = Findings()
     if books.reported_activity is not None:
         reports = audit_activity(books.rows, books.reported_activity)
-    found.unfinished += bills.unfinished
-    found.broken += bills.broken + reports.broken
-    found.counted |= bills.counted
+    for part in (bills, paid_out, reports):
+        found.unfinished += part.unfinished
+        found.broken += part.broken
+        found.counted |= part.counted
     return found

@@ -114,6 +114,21 @@ CALLS: Final = (
     row("GET /lawyer/earnings/summary",
                                       "401    403   200    403   200     403        403     403"),
     row("GET /lawyer/earnings",       "401    403   200    403   200     403        403     403"),
+    row("POST /lawyer/payouts",       "401    403   201    403   402:INSUFFICIENT_BALANCE 403 403 403", body={"amount": "1.00"}),
+    row("GET /lawyer/payouts",        "401    403   200    403   200     403        403     403"),
+    row("GET /admin/payouts",         "401    403   403    403   403     403        403     200", query="?status=REQUESTED"),
+    row("POST /admin/payouts/{payout_id}/paid",
+                                      "401    403   403    403   403     403        403     200",
+        body={"reference": "UTR 1"}, payout_id="payout"),
+    row("POST /admin/payouts/{payout_id}/paid",
+                                      "401    403   403    403   403     403        403     404",
+        body={"reference": "UTR 1"}, payout_id="unknown"),
+    row("POST /admin/payouts/{payout_id}/failed",
+                                      "401    403   403    403   403     403        403     200",
+        body={"reason": "No such account."}, payout_id="payout"),
+    row("POST /admin/payouts/{payout_id}/failed",
+                                      "401    403   403    403   403     403        403     404",
+        body={"reason": "No such account."}, payout_id="unknown"),
     row("GET /admin/lawyers",         "401    403   403    403   403     403        403     200", query="?verified=false"),
     row("PATCH /lawyer/{lawyer_id}/verify",
                                       "401    403   403    403   403     403        403     200", lawyer_id="unverified"),
@@ -298,7 +313,7 @@ class Town:
 
 @asynccontextmanager
 async def a_town(directory: Path) -> AsyncIterator[Town]:
-    async with open_api(directory) as api:
+    async with open_api(directory, payout_min="1.00") as api:
         late = await api.register()
         await api.advance(15 * 60)
         people = {
@@ -338,6 +353,7 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         }
         ids = {name: person.id for name, person in people.items()}
         ids |= {"running": running, "ended": ended, "unknown": new_id()}
+        ids["payout"] = (await lawyer.post("/lawyer/payouts", {"amount": "1.00"})).json["id"]
         yield Town(api, people, nobodies, ids)
 
 

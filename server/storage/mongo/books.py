@@ -19,6 +19,7 @@ from server.storage.mongo.client import MongoDatabase
 from server.storage.mongo.failures import store_failures
 from server.storage.mongo.ledger import ACCOUNTS, ENTRIES
 from server.storage.mongo.ledger_documents import row_of, versioned_of
+from server.storage.repositories.payouts import PAYOUTS, payout_of
 from server.storage.repositories.sessions import SESSIONS, session_of
 from server.storage.repositories.timeline import TIMELINE, row_of_doc
 
@@ -57,6 +58,7 @@ async def _read(db: MongoDatabase, snapshot: Any) -> Books:
     sessions: list[Session] = [session_of(d) async for d in _documents(db, SESSIONS.name, snapshot)]
     entries = [d async for d in _documents(db, ENTRIES, snapshot)]
     timeline: list[TimelineRow] = [row_of_doc(d) async for d in _documents(db, TIMELINE.name, snapshot)]
+    payouts = [payout_of(d) async for d in _documents(db, PAYOUTS.name, snapshot)]
     return Books(
         documents=documents,
         rows=[row_of(entry) for entry in entries],
@@ -64,6 +66,7 @@ async def _read(db: MongoDatabase, snapshot: Any) -> Books:
         reported_activity=_activity(entries),
         sessions=sessions,
         timeline=timeline,
+        payouts=payouts,
     )
 
 

@@ -11,6 +11,7 @@ from billing_engine.ledger.ports import Activity
 from billing_engine.verification import Findings
 from server.storage.audit import Books, audit_books
 from server.storage.collection import CollectionSpec, Doc
+from server.storage.repositories.payouts import PAYOUTS, payout_of
 from server.storage.repositories.sessions import SESSIONS, session_of
 from server.storage.repositories.timeline import TIMELINE, row_of_doc
 from server.storage.sqlite.engine import open_readonly
@@ -28,7 +29,7 @@ def verify_books(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
     try:
         connection.execute("BEGIN")
         if not _exists(connection, "ledger_accounts"):
-            return Findings(counted={"accounts": 0, "entries": 0, "sessions": 0})
+            return Findings(counted={"accounts": 0, "entries": 0, "sessions": 0, "payouts": 0})
         books = Books(
             documents=list(all_accounts(connection)),
             rows=list(all_rows(connection)),
@@ -38,6 +39,7 @@ def verify_books(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
             reported_activity=_activity(connection) if _has_reports(connection) else None,
             sessions=_sessions(connection),
             timeline=_timeline(connection),
+            payouts=map(payout_of, _documents(connection, PAYOUTS)),
         )
         return audit_books(books, now_ms=now_ms, abandon_ms=abandon_ms)
     finally:
