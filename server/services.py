@@ -16,7 +16,6 @@ from billing_engine.consultations.takeover import WEB, Takeover
 from billing_engine.errors import NotFound, Unavailable
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import Asset
-from billing_engine.payouts.service import PayoutRules, Payouts
 from billing_engine.payments.model import Purpose
 from billing_engine.payments.ports import Gateway
 from billing_engine.payments.service import PaymentService
