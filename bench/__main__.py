@@ -14,6 +14,11 @@ SHORT = (
     ("ledger_holds", "--writes", "50000", "--callers", "1000"),
     ("cut_off", "--sessions", "1000", "--spread", "5"),
     ("engine_capacity", "--sessions", "2000", "--seconds", "12"),
+    ("redis_locks", "--rounds", "3", "--pairs", "1000"),
+    ("redis_bus", "--messages", "10000"),
+    ("slice_cost", "--callers", "1,100", "--seconds", "0.1"),
+    ("takeover", "--sessions", "100", "--rounds", "1"),
+    ("second_process", "--rounds", "1"),
 )
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import aiohttp
 
 from tests.e2e.people import Person, World
+from tests.support.server_process import ServerProcess
 
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 #: Nothing waited for takes this long; it ends a run that hangs.
@@ -54,19 +55,25 @@ async def pairs(world: World, count: int) -> list[tuple[Person, Person]]:
     return list(await asyncio.gather(*(world.pair(MONEY, RATE) for _ in range(count))))
 
 
-async def start_all(people: Sequence[tuple[Person, Person]], *, at_once: int = 8) -> list[str]:
-    """Start a consultation for each pair, at the user's process; their ids."""
+async def start_all(
+    people: Sequence[tuple[Person, Person]], webs: Sequence[ServerProcess], *, at_once: int = 16
+) -> list[str]:
+    """Start a consultation for each pair, through each its web process; their ids."""
     gate = asyncio.Semaphore(at_once)
 
-    async def start(user: Person, lawyer: Person) -> str:
+    async def start(user: Person, lawyer: Person, web: ServerProcess) -> str:
         async with gate:
-            session_id: str = (await user.start(lawyer))["sessionId"]
+            answer = await user.api.call_at(web.url, "POST", "/consult/start", {"lawyerId": lawyer.id})
+            if answer.status != 201:
+                raise SystemExit(f"a start was answered with {answer.status}: {answer.json}")
+            session_id: str = answer.json["sessionId"]
             return session_id
 
-    return list(await asyncio.gather(*(start(*pair) for pair in people)))
+    started = (start(*pair, web) for pair, web in zip(people, webs, strict=True))
+    return list(await asyncio.gather(*started))
 
 
-async def end_all(people: Sequence[tuple[Person, Person]], ids: Sequence[str], *, at_once: int = 8) -> None:
+async def end_all(people: Sequence[tuple[Person, Person]], ids: Sequence[str], *, at_once: int = 16) -> None:
     gate = asyncio.Semaphore(at_once)
 
     async def end(user: Person, session_id: str) -> None:
