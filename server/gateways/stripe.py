@@ -262,6 +262,11 @@ class StripeGateway:
             raise GatewayRefused(gateway=self.name, reason=attempt.failure)
         return replace(attempt, method=method)
 
+    async def find_charge(self, wish: Wish, method: SavedMethod) -> Attempt | None:
+        """Among the customer's last hundred payments, failed ones too."""
+        intent = await self._charged_before(checked_id(method.customer_id), wish.reference)
+        return None if intent is None else read(attempt_of_intent, intent)
+
     async def _charged_before(self, customer: str, reference: str) -> Mapping[str, Any] | None:
         """What was made of this reference, if it was longer ago than Stripe remembers our keys."""
         page = await self.connection.ask(

@@ -5,6 +5,7 @@ a part of a wrong key in its message.
 """
 
 import asyncio
+import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,6 +21,8 @@ _log = structlog.get_logger(__name__)
 
 # It would write an identity of this machine into the home directory and send it, with the times of our requests, to Stripe.
 stripe.enable_telemetry = False
+# Its lines below that repeat Stripe's messages, and those what was asked: a part of a key, a payer's address.
+logging.getLogger("stripe").setLevel(logging.WARNING)
 
 #: Stripe's largest page.
 PAGE: Final = 100
@@ -133,7 +136,8 @@ def _code(exc: "stripe.CardError | stripe.InvalidRequestError") -> str:
     body = exc.json_body
     error = body.get("error") if isinstance(body, Mapping) else None
     facts = error if isinstance(error, Mapping) else {}
-    names = ("decline_code", "code", "type") if exc.code in {None, _DECLINED} else ("code",)
+    is_the_banks = exc.code is None or exc.code == _DECLINED
+    names = ("decline_code", "code", "type") if is_the_banks else ("code",)
     for name in names:
         if isinstance(facts.get(name), str):
             return str(facts[name])

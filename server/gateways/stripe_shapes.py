@@ -51,21 +51,21 @@ _SAVED: Final = "off_session"
 
 def was_tried(intent: Json) -> bool:
     """Whether somebody has tried to pay: before that, an intent is no attempt."""
-    return intent["status"] != "requires_payment_method" or _failure(intent) is not None
+    return _text(intent, "status") != "requires_payment_method" or _failure(intent) is not None
 
 
 def attempt_of_intent(intent: Json) -> Attempt:
     """A PaymentIntent, with `latest_charge` expanded or not: without it, nothing is known of refunds and little of the card."""
-    status = _INTENT.get(intent["status"], AttemptStatus.PENDING)
+    status = _INTENT.get(_text(intent, "status"), AttemptStatus.PENDING)
     failure = None
-    if intent["status"] == "requires_payment_method" and (failure := _failure(intent)):
+    if _text(intent, "status") == "requires_payment_method" and (failure := _failure(intent)):
         status = AttemptStatus.FAILED
     elif status is AttemptStatus.FAILED:
-        failure = str(intent.get("cancellation_reason") or intent["status"])
+        failure = str(intent.get("cancellation_reason") or _text(intent, "status"))
     charge = intent.get("latest_charge")
     charge = charge if isinstance(charge, Mapping) else {}
     taken = "amount_received" if status is AttemptStatus.COLLECTED else "amount"
-    amount_minor, currency = from_stripe(_number(intent, taken), intent["currency"])
+    amount_minor, currency = from_stripe(_number(intent, taken), _text(intent, "currency"))
     refunded = _number(charge, "amount_refunded") if charge else 0
     return Attempt(
         id=_text(intent, "id"),
@@ -75,7 +75,7 @@ def attempt_of_intent(intent: Json) -> Attempt:
         currency=currency,
         status=status,
         at_ms=_instant_ms(intent),
-        refunded_minor=from_stripe(refunded, intent["currency"])[0],
+        refunded_minor=from_stripe(refunded, _text(intent, "currency"))[0],
         failure=failure,
         method=_kept_by(intent, charge),
     )
@@ -86,8 +86,8 @@ def attempt_of_session(session: Json, failure: str | None) -> Attempt | None:
     intent = _id(session.get("payment_intent"))
     if intent is None or session.get("mode") != "payment":
         return None
-    amount_minor, currency = from_stripe(_number(session, "amount_total"), session["currency"])
-    if session["payment_status"] == "paid":
+    amount_minor, currency = from_stripe(_number(session, "amount_total"), _text(session, "currency"))
+    if _text(session, "payment_status") == "paid":
         status, failure = AttemptStatus.COLLECTED, None
     else:
         status = AttemptStatus.FAILED if failure else AttemptStatus.PENDING
@@ -108,12 +108,12 @@ def attempt_of_charge(charge: Json) -> Attempt | None:
     intent = _id(charge.get("payment_intent"))
     if intent is None:
         return None
-    if charge["status"] == "succeeded":
+    if _text(charge, "status") == "succeeded":
         status = AttemptStatus.COLLECTED if charge["captured"] else AttemptStatus.AUTHORIZED
     else:
-        status = AttemptStatus.FAILED if charge["status"] == "failed" else AttemptStatus.PENDING
+        status = AttemptStatus.FAILED if _text(charge, "status") == "failed" else AttemptStatus.PENDING
     taken = "amount_captured" if status is AttemptStatus.COLLECTED else "amount"
-    amount_minor, currency = from_stripe(_number(charge, taken), charge["currency"])
+    amount_minor, currency = from_stripe(_number(charge, taken), _text(charge, "currency"))
     return Attempt(
         id=intent,
         order_id=None,
@@ -123,7 +123,7 @@ def attempt_of_charge(charge: Json) -> Attempt | None:
         currency=currency,
         status=status,
         at_ms=_instant_ms(charge),
-        refunded_minor=from_stripe(_number(charge, "amount_refunded"), charge["currency"])[0],
+        refunded_minor=from_stripe(_number(charge, "amount_refunded"), _text(charge, "currency"))[0],
         failure=str(charge.get("failure_code") or "failed") if status is AttemptStatus.FAILED else None,
     )
 
@@ -133,14 +133,14 @@ def refund_of(refund: Json) -> GatewayRefund | None:
     intent = _id(refund.get("payment_intent"))
     if intent is None:
         return None
-    amount_minor, currency = from_stripe(_number(refund, "amount"), refund["currency"])
+    amount_minor, currency = from_stripe(_number(refund, "amount"), _text(refund, "currency"))
     return GatewayRefund(
         id=_text(refund, "id"),
         payment_id=intent,
         reference=_ours(refund, REFUND),
         amount_minor=amount_minor,
         currency=currency,
-        status=_REFUND.get(refund["status"], RefundStatus.PENDING),
+        status=_REFUND.get(_text(refund, "status"), RefundStatus.PENDING),
         at_ms=_instant_ms(refund),
     )
 
@@ -150,13 +150,13 @@ def dispute_of(dispute: Json) -> GatewayDispute | None:
     intent = _id(dispute.get("payment_intent"))
     if intent is None:
         return None
-    amount_minor, currency = from_stripe(_number(dispute, "amount"), dispute["currency"])
+    amount_minor, currency = from_stripe(_number(dispute, "amount"), _text(dispute, "currency"))
     return GatewayDispute(
         id=_text(dispute, "id"),
         payment_id=intent,
         amount_minor=amount_minor,
         currency=currency,
-        status=_DISPUTE.get(dispute["status"], DisputeStatus.OPEN),
+        status=_DISPUTE.get(_text(dispute, "status"), DisputeStatus.OPEN),
         reason=str(dispute.get("reason") or "general"),
         at_ms=_instant_ms(dispute),
     )
@@ -166,7 +166,7 @@ def kept_by_setup(setup: Json) -> MethodNews | None:
     """The means of payment that a SetupIntent has kept, with `payment_method` expanded or not. None: not yet, or for nobody."""
     method, customer = setup.get("payment_method"), _id(setup.get("customer"))
     method_id = _id(method)
-    if setup["status"] != "succeeded" or method_id is None or customer is None:
+    if _text(setup, "status") != "succeeded" or method_id is None or customer is None:
         return None
     label = _label(method) if isinstance(method, Mapping) else _first_type(setup)
     return MethodNews(
@@ -183,7 +183,7 @@ def detached(method: Json, previous: Json) -> MethodNews:
 def _kept_by(intent: Json, charge: Json) -> SavedMethod | None:
     """Only what the payer has agreed to have charged again, and only once it has paid."""
     method, customer = _id(intent.get("payment_method")), _id(intent.get("customer"))
-    tried = _INTENT.get(intent["status"]) in {AttemptStatus.COLLECTED, AttemptStatus.AUTHORIZED}
+    tried = _INTENT.get(_text(intent, "status")) in {AttemptStatus.COLLECTED, AttemptStatus.AUTHORIZED}
     if not tried or method is None or customer is None or intent.get("setup_future_usage") != _SAVED:
         return None
     details = charge.get("payment_method_details")
