@@ -26,6 +26,8 @@ _SHARED: Final = 6
 _RATES: Final = ("60.00", "37.77", "120.00", "1.00")
 _COMMISSION_BP: Final = 1250
 _LOCK_TTL_MS: Final = 60_000
+#: So many who are free start and end a consultation at the end of each round.
+_STARTED_AT_REST: Final = 3
 #: What Redis says of a key that has just expired.
 _NO_KEY: Final = -2
 SETTINGS: Final = {
@@ -83,6 +85,7 @@ class Campaign:
         await self._each(lambda pair: pair.check_all(self.breaker.outages))
         assert_one_at_a_time(self.pairs)
         await self._nobody_is_busy_without_a_session()
+        await self._who_is_free_can_start()
         await asyncio.to_thread(self._no_lock_outlives_its_session)
         await self._books_are_settled()
         self._logs_are_explained(faults)
@@ -163,6 +166,13 @@ class Campaign:
 
         await self._until(the_same)
 
+    async def _who_is_free_can_start(self) -> None:
+        talking = {pair.lawyer.id for pair in self.pairs if pair.session_id is not None}
+        free = [pair for pair in self.pairs if pair.lawyer.id not in talking]
+        by_lawyer = {pair.lawyer.id: pair for pair in free}
+        for pair in list(by_lawyer.values())[:_STARTED_AT_REST]:
+            await pair.consult_once_more()
+
     async def _until(self, condition: Callable[[], Awaitable[str | None]]) -> None:
         """Wait for it to say nothing."""
         deadline_s = time.monotonic() + PATIENCE_S
@@ -235,7 +245,7 @@ async def campaign(
     failure: BaseException | None = None
     try:
         async with people_of_cluster(cluster, rng) as world:
-            people = await _pairs_of(world, rng, pairs)
+            people = await _pairs_of(world, rng, pairs, commit_s=store_timeout_s)
             yield Campaign(cluster, world, people, Breaker(cluster, world.doors), logs)
     except BaseException as exc:
         failure = exc
@@ -245,7 +255,9 @@ async def campaign(
         await asyncio.to_thread(cluster.__exit__, kind, failure, None)
 
 
-async def _pairs_of(world: RoamingWorld, rng: random.Random, count: int) -> list[RoamingPair]:
+async def _pairs_of(
+    world: RoamingWorld, rng: random.Random, count: int, *, commit_s: int
+) -> list[RoamingPair]:
     """`count` pairs. Some have money for a few seconds only, some share a lawyer."""
     pairs: list[RoamingPair] = []
     for number in range(count):
@@ -255,6 +267,6 @@ async def _pairs_of(world: RoamingWorld, rng: random.Random, count: int) -> list
         lawyer = pairs[-1].lawyer if shares else await world.lawyer(own.choice(_RATES))
         if shares:
             pairs[-1].shares_lawyer = True
-        pairs.append(RoamingPair(user, lawyer, own, shares_lawyer=shares))
+        pairs.append(RoamingPair(user, lawyer, own, shares_lawyer=shares, commit_s=commit_s))
     await asyncio.gather(*(pair.begin("5.00" if n % 5 == 0 else "500.00") for n, pair in enumerate(pairs)))
     return pairs
