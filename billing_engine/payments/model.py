@@ -46,6 +46,17 @@ REACHED_FROM: Final[Mapping[PaymentStatus, frozenset[PaymentStatus]]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Charge:
+    """What a payment without its payer's presence is made of. `method_id` is our id of the means of payment; the words are kept, since
+    a gateway takes a repeat for the same only in the same words; `begun_at_ms` is when the gateway was last asked to charge.
+    """
+
+    method_id: str
+    description: str
+    begun_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Payment:
     """The stored record, in smallest units of `currency`; instants in epoch milliseconds.
 
@@ -72,6 +83,12 @@ class Payment:
     failure: str | None = None
     refunds: Mapping[str, int] = field(default_factory=dict)
     shown: Mapping[str, str] = field(default_factory=dict)
+    #: The payer at the gateway, as the order was made for: a repeat must say the same.
+    customer_id: str | None = None
+    #: The payer has agreed that the means of payment is kept.
+    save_method: bool = False
+    #: A saved means of payment is charged; there is no order that anybody could pay.
+    charge: Charge | None = None
     #: Rises with every write: what it is compared with.
     revision: int = 0
 

@@ -65,6 +65,10 @@ class Gateway(Protocol):
         """
         ...
 
+    async def find_charge(self, wish: Wish, method: SavedMethod) -> Attempt | None:
+        """What became of the charge of this reference, failed or not; None: the gateway has never heard of it. Nothing is charged."""
+        ...
+
     async def forget_method(self, method: SavedMethod) -> None:
         """The means of payment cannot be charged any more. Harmless when it is gone."""
         ...
@@ -175,6 +179,22 @@ class Inbox(Protocol):
 
     async def drop_settled(self, *, received_before_ms: int, limit: int) -> int:
         """Delete those that are not NEW and came before then; how many there were."""
+        ...
+
+
+class MethodKeeper(Protocol):
+    """What payments have to do with saved means of payment. All methods raise `Unavailable`."""
+
+    async def customer_of(self, payer_id: str, gateway: str) -> str | None:
+        """Who the payer is at the gateway, if it has kept a means of payment of theirs."""
+        ...
+
+    async def collected(self, payment: Payment, attempt: Attempt) -> None:
+        """The try brought the money of a payment with `save_method`. Told before that is stored, and maybe more than once."""
+        ...
+
+    async def ask_charge(self, payment: Payment) -> Payment:
+        """What became of a charge in doubt, learned."""
         ...
 
 

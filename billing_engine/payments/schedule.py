@@ -31,5 +31,6 @@ def next_check_ms(payment: Payment, now_ms: int) -> int | None:
 
 def is_given_up(payment: Payment, now_ms: int) -> bool:
     """Whether nobody will pay it any more, as far as one can tell."""
-    limit_ms = _NO_ORDER_MS if payment.order_id is None else GIVE_UP_AFTER_MS
+    no_order = payment.order_id is None and payment.charge is None
+    limit_ms = _NO_ORDER_MS if no_order else GIVE_UP_AFTER_MS
     return payment.status in OPEN and now_ms - payment.created_at_ms >= limit_ms

@@ -30,7 +30,7 @@ from billing_engine.payments.model import (
     Purpose,
     Wish,
 )
-from billing_engine.payments.ports import Gateway, PaymentObserver, Payments
+from billing_engine.payments.ports import Gateway, MethodKeeper, PaymentObserver, Payments
 from billing_engine.payments.schedule import is_given_up, next_check_ms
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,8 @@ class PaymentService:
         self._gateways = gateways
         self._movements = movements
         self._observer = observer
+        #: Set once both are built.
+        self.keeper: MethodKeeper | None = None
 
     def gateway(self, name: str) -> Gateway:
         """The gateway of that name. Raises `GatewayUnavailable` for one that is not set up here: its keys may come back."""
@@ -102,6 +104,9 @@ class PaymentService:
         return await self._credited(payment)
 
     async def _add(self, due: Due, gateway: str, operation_id: str) -> Payment:
+        customer_id = None
+        if self.keeper is not None and not self.gateway(gateway).is_instant:
+            customer_id = await self.keeper.customer_of(due.payer_id, gateway)
         now_ms = self._clock.now_ms()
         payment = Payment(
             id=operation_id,
@@ -113,6 +118,8 @@ class PaymentService:
             gateway=gateway,
             status=PaymentStatus.CREATED,
             created_at_ms=now_ms,
+            customer_id=customer_id,
+            save_method=due.save_method,
         )
         payment = replace(payment, check_at_ms=next_check_ms(payment, now_ms))
         if await self._payments.add(payment):
@@ -127,7 +134,8 @@ class PaymentService:
             currency=payment.currency,
             description=due.description,
             payer_email=due.payer_email,
-            save_method=due.save_method,
+            customer_id=payment.customer_id,
+            save_method=payment.save_method,
         )
         try:
             order = await self.gateway(payment.gateway).create_order(wish)
@@ -219,13 +227,22 @@ class PaymentService:
         if payment.collected_id != attempt.id:
             if not self._fits(payment, attempt):
                 return payment
+            await self._keep_method(payment, attempt)
             payment = await self._move(
                 payment, lambda known: _collected(known, attempt, self._clock.now_ms())
             )
-        if payment.collected_id != attempt.id:
-            await self._send_back(payment, attempt)
-            return payment
+            if payment.collected_id != attempt.id:
+                await self._send_back(payment, attempt)
+                return payment
+        elif attempt.method is not None:
+            # Of several pieces of news about one payment, not each one names the means of payment.
+            await self._keep_method(payment, attempt)
         return await self._credited(payment)
+
+    async def _keep_method(self, payment: Payment, attempt: Attempt) -> None:
+        """Before the money is noted: who dies in between hears the news again."""
+        if self.keeper is not None and payment.save_method and payment.collected_id in (None, attempt.id):
+            await self.keeper.collected(payment, attempt)
 
     async def _send_back(self, payment: Payment, attempt: Attempt) -> None:
         """The order was paid twice. The second money never was ours: it goes back, once, by a name of its own."""
@@ -247,6 +264,14 @@ class PaymentService:
         # Told before the mark, so that no crash leaves a running session without its money; to be told twice harms nobody.
         self._observer.credited(payment)
         return await self._move(payment, _paid)
+
+    async def failed(self, payment: Payment, reason: str) -> Payment:
+        """The gateway has refused; the payment as it is then."""
+        return await self._move(payment, lambda known: _failed(known, reason))
+
+    async def credited(self, payment: Payment) -> Payment:
+        """The payment, with its entry in the ledger if it is collected."""
+        return await self._credited(payment)
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -274,7 +299,10 @@ class PaymentService:
         if payment.status is PaymentStatus.COLLECTED:
             return await self._credited(payment)
         given_up = is_given_up(payment, self._clock.now_ms())
-        if payment.status in OPEN and payment.order_id is not None:
+        if payment.charge is not None:
+            if payment.status in OPEN and self.keeper is not None:
+                payment = await self.keeper.ask_charge(payment)
+        elif payment.status in OPEN and payment.order_id is not None:
             for attempt in await self.gateway(payment.gateway).attempts(payment.order_id):
                 payment = await self.learn(payment, attempt)
         # Only after a last answer: money that is there is never given up.

@@ -187,6 +187,16 @@ class RazorpayGateway:
             return known
         return self._unless_failed(await self._api.payment(payment_id))
 
+    async def find_charge(self, wish: Wish, method: SavedMethod) -> Attempt | None:
+        """By the receipt of the reference's order, however old it is."""
+        del method
+        order = await self._api.order_with_receipt(receipt_of(wish.reference))
+        if order is None:
+            return None
+        payments = await self._api.payments_of(str(order["id"]))
+        alive = [one for one in payments if one.status is not AttemptStatus.FAILED]
+        return next(iter((*alive, *payments)), None)
+
     async def forget_method(self, method: SavedMethod) -> None:
         try:
             await self._api.delete_token(method.customer_id, method.id)

@@ -20,23 +20,30 @@ from billing_engine.payments.model import (
 
 _ORDER: Final = "simorder"
 _PAYMENT: Final = "sim"
+#: Of orders whose payment keeps its means of payment: order, payment.
+_KEEPING_ORDER: Final = "simkeeporder"
+_KEEPING: Final = "simkeep"
+_SETUP: Final = "simsetup"
+_ORDERS: Final = (_ORDER, _KEEPING_ORDER)
+_PAYMENTS: Final = (_PAYMENT, _KEEPING)
+_LABEL: Final = "simulated •••• 4242"
 
 
 class SimulatedGateway:
-    """`Gateway` where wishing is paying. Ids are `kind_REFERENCE_AMOUNT_CURRENCY`."""
+    """`MethodGateway` where wishing is paying. Ids are `kind_REFERENCE_AMOUNT_CURRENCY`."""
 
     name = "simulated"
     currencies = frozenset({"INR", "USD"})
     is_instant = True
 
     async def create_order(self, wish: Wish) -> Order:
-        return Order(_id(_ORDER, wish), shown={})
+        return Order(_id(_KEEPING_ORDER if wish.save_method else _ORDER, wish), shown={})
 
     async def attempts(self, order_id: str) -> Sequence[Attempt]:
-        return [_paid(order_id, _ORDER)]
+        return [_paid(order_id, _ORDERS)]
 
     async def attempt(self, attempt_id: str) -> Attempt:
-        return _paid(attempt_id, _PAYMENT)
+        return _paid(attempt_id, _PAYMENTS)
 
     async def capture(self, attempt: Attempt) -> Attempt:
         return attempt
@@ -61,10 +68,20 @@ class SimulatedGateway:
 
     async def charge_saved(self, wish: Wish, method: SavedMethod) -> Attempt:
         del method
-        return _paid(_id(_ORDER, wish), _ORDER)
+        return _paid(_id(_ORDER, wish), _ORDERS)
+
+    async def find_charge(self, wish: Wish, method: SavedMethod) -> Attempt | None:
+        return await self.charge_saved(wish, method)
 
     async def forget_method(self, method: SavedMethod) -> None:
         del method
+
+    async def setup_order(self, wish: Wish) -> Order:
+        return Order(_id(_SETUP, wish), shown={})
+
+    async def kept_method(self, order_id: str) -> SavedMethod | None:
+        reference, _, _ = _parts(order_id, _SETUP)
+        return _card(reference)
 
     async def attempts_between(self, from_ms: int, to_ms: int) -> Sequence[Attempt]:
         """Nothing to compare with: it keeps no books."""
@@ -89,19 +106,32 @@ def _id(kind: str, wish: Wish) -> str:
     return f"{kind}_{wish.reference}_{wish.amount_minor}_{wish.currency}"
 
 
-def _paid(id_: str, kind: str) -> Attempt:
-    """What an id tells. Raises `GatewayRefused` for one that was not given out here."""
+def _paid(id_: str, kinds: tuple[str, str]) -> Attempt:
+    """What the id of an order or of a payment tells. Raises `GatewayRefused` for one that was not given out here."""
+    kind, _, rest = id_.partition("_")
+    reference, amount_minor, currency = _parts(id_, kind if kind in kinds else "")
+    keeps = kind in {_KEEPING, _KEEPING_ORDER}
+    return Attempt(
+        id=f"{_KEEPING if keeps else _PAYMENT}_{rest}",
+        order_id=f"{_KEEPING_ORDER if keeps else _ORDER}_{rest}",
+        reference=reference,
+        amount_minor=amount_minor,
+        currency=currency,
+        status=AttemptStatus.COLLECTED,
+        at_ms=0,
+        method=_card(reference) if keeps else None,
+    )
+
+
+def _parts(id_: str, kind: str) -> tuple[str, int, str]:
+    """Reference, amount and currency in an id of this kind."""
     prefix, _, rest = id_.partition("_")
     words = rest.rsplit("_", 2)
     if prefix != kind or len(words) != 3 or not words[1].isdigit():
         raise GatewayRefused(reason="NO_SUCH_PAYMENT")
-    reference, amount, currency = words
-    return Attempt(
-        id=f"{_PAYMENT}_{rest}",
-        order_id=f"{_ORDER}_{rest}",
-        reference=reference,
-        amount_minor=int(amount),
-        currency=currency,
-        status=AttemptStatus.COLLECTED,
-        at_ms=0,
-    )
+    return words[0], int(words[1]), words[2]
+
+
+def _card(reference: str) -> SavedMethod:
+    """A card of its own for each wish to keep one."""
+    return SavedMethod(id=f"simcard_{reference}", customer_id=f"simcustomer_{reference}", label=_LABEL)

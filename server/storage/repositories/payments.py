@@ -1,8 +1,9 @@
 """`Payments` over one collection."""
 
+from dataclasses import asdict
 from typing import Any, Final
 
-from billing_engine.payments.model import Payment, PaymentStatus, Purpose
+from billing_engine.payments.model import Charge, Payment, PaymentStatus, Purpose
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
 from server.storage.errors import DuplicateId
 
@@ -101,6 +102,9 @@ def _facts(payment: Payment) -> Doc:
         "failure": payment.failure,
         "refunds": dict(payment.refunds),
         "shown": dict(payment.shown),
+        "customer_id": payment.customer_id,
+        "save_method": payment.save_method,
+        "charge": None if payment.charge is None else asdict(payment.charge),
         "revision": payment.revision,
     }
 
@@ -124,5 +128,8 @@ def payment_of(doc: Doc) -> Payment:
         failure=doc["failure"],
         refunds=doc["refunds"],
         shown=doc["shown"],
+        customer_id=doc["customer_id"],
+        save_method=doc["save_method"],
+        charge=None if doc["charge"] is None else Charge(**doc["charge"]),
         revision=doc["revision"],
     )
