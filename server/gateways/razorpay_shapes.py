@@ -151,8 +151,8 @@ def entity(value: object, kind: str) -> Mapping[str, Any]:
 
 
 def text(found: Mapping[str, Any], field: str) -> str:
-    value = found.get(field)
-    if not isinstance(value, str) or not value:
+    value = _optional_text(found, field)
+    if value is None:
         raise ShapeError(field)
     return value
 
@@ -185,8 +185,11 @@ def instant_ms(found: Mapping[str, Any], field: str) -> int:
 
 
 def _optional_text(found: Mapping[str, Any], field: str) -> str | None:
+    """A short line. What JSON can say and nothing can store (lone surrogates), or what would break a line of a log, is none."""
     value = found.get(field)
-    return value if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not 0 < len(value) <= NOTE_CHARACTERS or not value.isprintable():
+        return None
+    return value
 
 
 def _note(found: Mapping[str, Any], key: str) -> str | None:
