@@ -82,6 +82,8 @@ class Payment:
     checks: int = 0
     failure: str | None = None
     refunds: Mapping[str, int] = field(default_factory=dict)
+    #: What payers' banks ask back or have taken, by dispute, in the order of coming; 0: it stays with us after all.
+    disputes: Mapping[str, int] = field(default_factory=dict)
     shown: Mapping[str, str] = field(default_factory=dict)
     #: The payer at the gateway, as the order was made for: a repeat must say the same.
     customer_id: str | None = None
@@ -96,6 +98,11 @@ class Payment:
     def refunded_minor(self) -> int:
         """What is promised back, whether it has arrived or not."""
         return sum(self.refunds.values())
+
+    @property
+    def refundable_minor(self) -> int:
+        """What may still be promised back: what is disputed counts as gone until it is won."""
+        return max(0, self.amount_minor - self.refunded_minor - sum(self.disputes.values()))
 
 
 class AttemptStatus(StrEnum):

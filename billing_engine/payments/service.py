@@ -6,7 +6,7 @@ is the gateway's own payment. Callback, webhook and our own question bring the s
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -77,6 +77,8 @@ class PaymentService:
         self._observer = observer
         #: Set once both are built.
         self.keeper: MethodKeeper | None = None
+        #: Hears of a collected try of which the gateway says that some of it has gone back. Set once both are built.
+        self.on_refunded: Callable[[Payment, Attempt], Awaitable[None]] | None = None
 
     def gateway(self, name: str) -> Gateway:
         """The gateway of that name. Raises `GatewayUnavailable` for one that is not set up here: its keys may come back."""
@@ -237,7 +239,10 @@ class PaymentService:
         elif attempt.method is not None:
             # Of several pieces of news about one payment, not each one names the means of payment.
             await self._keep_method(payment, attempt)
-        return await self._credited(payment)
+        payment = await self._credited(payment)
+        if attempt.refunded_minor > 0 and self.on_refunded is not None:
+            await self.on_refunded(payment, attempt)
+        return payment
 
     async def _keep_method(self, payment: Payment, attempt: Attempt) -> None:
         """Before the money is noted: who dies in between hears the news again."""

@@ -20,10 +20,11 @@ _PER_ROUND: Final = 100
 
 #: Takes note of news of one kind; whether it concerns something of ours.
 TakeRefund = Callable[[str, GatewayRefund], Awaitable[bool]]
-TakeDispute = Callable[[str, GatewayDispute], Awaitable[bool]]
+#: The last is when the gateway said so: of two final words the later one counts.
+TakeDispute = Callable[[str, GatewayDispute, int], Awaitable[bool]]
 
 
-async def _not_ours(_gateway: str, _news: object) -> bool:
+async def _not_ours(_gateway: str, _news: object, _at_ms: int = 0) -> bool:
     return False
 
 
@@ -100,7 +101,7 @@ class Webhooks:
         if event.refund is not None:
             return await self._on_refund(gateway, event.refund)
         if event.dispute is not None:
-            return await self._on_dispute(gateway, event.dispute)
+            return await self._on_dispute(gateway, event.dispute, event.at_ms)
         if event.attempt is None:
             return False
         payment = await self._payments.find(gateway, event.attempt)

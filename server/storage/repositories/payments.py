@@ -18,6 +18,7 @@ PAYMENTS: Final = CollectionSpec(
         ("check_at_ms",),
         ("gateway", "created_at_ms"),
         ("status", "created_at_ms"),
+        ("created_at_ms",),
     ),
 )
 _PAGE: Final = 500
@@ -101,6 +102,7 @@ def _facts(payment: Payment) -> Doc:
         "checks": payment.checks,
         "failure": payment.failure,
         "refunds": dict(payment.refunds),
+        "disputes": dict(payment.disputes),
         "shown": dict(payment.shown),
         "customer_id": payment.customer_id,
         "save_method": payment.save_method,
@@ -127,6 +129,7 @@ def payment_of(doc: Doc) -> Payment:
         checks=doc["checks"],
         failure=doc["failure"],
         refunds=doc["refunds"],
+        disputes=doc.get("disputes", {}),
         shown=doc["shown"],
         customer_id=doc["customer_id"],
         save_method=doc["save_method"],
