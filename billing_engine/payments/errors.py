@@ -45,5 +45,12 @@ class PaymentNotFound(NotFound):
     detail = "There is no such payment."
 
 
+class PaymentMethodNotFound(NotFound):
+    """No such means of payment, deleted, or not this payer's."""
+
+    code = "PAYMENT_METHOD_NOT_FOUND"
+    detail = "There is no such saved payment method."
+
+
 class AmountOutOfRange(Invalid):
     """A recharge below the minimum or above the maximum."""
