@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from billing_engine.consultations.audit import audit_consultations
 from billing_engine.consultations.model import Session, TimelineRow
 from billing_engine.ledger.audit import audit_activity, audit_ledger
+from billing_engine.ledger.model import floor_of
 from billing_engine.ledger.ports import Activity, Row, Versioned
 from billing_engine.payouts.audit import audit_payouts
 from billing_engine.payouts.model import Payout
@@ -31,6 +32,14 @@ def audit_books(books: Books, *, now_ms: int, abandon_ms: int) -> Findings:
     """Every balance and every bill, recomputed."""
     found = audit_ledger(books.documents, books.rows, reported_credits=books.reported_credits, now_ms=now_ms)
     accounts = {document.account.id: document.account for document in books.documents}
+    for account in accounts.values():
+        # The stores refuse what goes below it: without one, a wallet may be emptied twice.
+        found.require(
+            account.floor == floor_of(account.id),
+            "an account has its kind's floor",
+            account.id,
+            f"{account.floor}, it should be {floor_of(account.id)}",
+        )
     entries = {row.entry.key: row.entry for row in books.rows}
     entries |= {entry.key: entry for account in accounts.values() for entry in account.tail}
     bills = audit_consultations(

@@ -77,21 +77,26 @@ def versioned_of(document: Mapping[str, Any]) -> Versioned:
     return Versioned(document["version"], account)
 
 
+def touches_of(entry: Entry) -> list[str]:
+    """The accounts that its transfers moved; a refused entry moved none."""
+    if entry.state is not KeyState.POSTED:
+        return []
+    return sorted({name for t in entry.transfers for name in (t.debit, t.credit)})
+
+
 def new_row(entry: Entry) -> Document:
-    """A row that is not applied. `touches`: the accounts that its transfers moved; a refused entry moved none."""
+    """A row that is not applied."""
     document = entry_to_json(entry)
     transfers = [
         {"debit": t.debit, "credit": t.credit, "amount": t.amount_minor, "kind": t.kind}
         for t in entry.transfers
     ]
-    posted = entry.state is KeyState.POSTED
-    touches = {name for t in entry.transfers for name in (t.debit, t.credit)} if posted else ()
     return {
         "_id": document.pop("key"),
         **document,
         "transfers": transfers,
         "quantity": quantity_of(entry),
-        "touches": sorted(touches),
+        "touches": touches_of(entry),
         "applied": False,
         "creditsAfter": [],
     }
