@@ -124,6 +124,8 @@ async def build(
             await process.do_chores()
             commands = {"create-admin": _create_admin_command(identity.accounts)}
             await stack.enter_async_context(serve_commands(settings.sqlite_path, commands))
+        if process.wired.takeover is not None:
+            await process.wired.takeover.know_the_others()
         yield Server(app, services, recovered)
 
 
@@ -323,6 +325,7 @@ class _Process:
         services = self.wired.services
         await services.payments.ask_about_due()
         await services.webhooks.work_off()
+        await services.payment_methods.work_off()
 
     def _housekeeping(self) -> Housekeeping:
         settings, identity, services = self.settings, self.identity, self.wired.services
@@ -332,6 +335,7 @@ class _Process:
             "password changes": identity.password_changes.heal,
             "disabled and deleted accounts": services.control.heal,
             "payouts": services.payouts.heal,
+            "refunds": services.refunds.heal,
         }
         if self.storage.redo is not None:
             healers["messages"] = self.storage.redo

@@ -16,6 +16,8 @@ class Seen(NamedTuple):
 
     lease: Lease
     since_ms: int
+    #: Whether it has ever moved before our eyes.
+    moved: bool = False
 
 
 class Liveness:
@@ -40,16 +42,27 @@ class Liveness:
         for owner, lease in stored.items():
             before = self._seen.get(owner)
             if before is None or before.lease.beat != lease.beat:
-                self._seen[owner] = Seen(lease, now_ms)
+                self._seen[owner] = Seen(lease, now_ms, moved=before is not None)
                 self._gone.pop(owner, None)
             elif blind:
-                self._seen[owner] = Seen(lease, now_ms)
+                self._seen[owner] = before._replace(since_ms=now_ms)
             elif now_ms - before.since_ms >= self._lease_ms:
                 self._gone[owner] = lease
 
     def dead(self) -> list[Lease]:
         """Those whose sessions are to be taken up, until `buried`."""
         return list(self._gone.values())
+
+    def undecided(self, role: str) -> frozenset[str]:
+        """Those in that role of whom nobody can say yet whether they live, and the dead who are not buried."""
+        return frozenset(
+            owner
+            for owner, lease, known in (
+                *((owner, seen.lease, seen.moved) for owner, seen in self._seen.items()),
+                *((owner, lease, False) for owner, lease in self._gone.items()),
+            )
+            if lease.role == role and not known
+        )
 
     def buried(self, owner: str) -> None:
         """Nothing of the owner's is left."""

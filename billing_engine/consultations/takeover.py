@@ -28,6 +28,8 @@ WORKER: Final = "worker"
 SWEEP_MS: Final = 30_000
 #: Rounds in which the survivors share a dead process's sessions; then whoever sees one takes it.
 _SHARED_ROUNDS: Final = 2
+#: How many times `LEASE_MS` a process that starts waits for those who may be dead.
+_LEASES_WAITED_FOR: Final = 5
 #: After a round that failed.
 _RETRY_MS: Final = 1_000
 
@@ -101,6 +103,16 @@ class Takeover:
         taken_up = await self._recovery.run(self._liveness.alive())
         self._task = asyncio.create_task(self._run(), name="takeover")
         return taken_up
+
+    async def know_the_others(self) -> None:
+        """After `begin`: return when each other process was seen to live, or is buried, its sessions going on with their pause.
+
+        Served before that, an end or a message of a session whose process is dead would make the time in which nobody served
+        it part of the bill, since either is taken for proof of service. Bounded: who cannot know, serves.
+        """
+        until_ms = self._clock.now_ms() + _LEASES_WAITED_FOR * self._rules.lease_ms
+        while self._liveness.undecided(WEB) and self._clock.now_ms() < until_ms:
+            await self._wait(self._rules.beat_ms)
 
     async def end(self) -> None:
         """Stop watching. The lease stays until `give_up`: sessions are still billed here."""
