@@ -190,9 +190,10 @@ class Breaker:
             for web in webs:
                 self.doors.of(web).close()
             await asyncio.gather(*(asyncio.to_thread(web.kill) for web in webs))
-            self.outages.dark_ms.append(wall_ms())
+            killed_ms = wall_ms()
             await asyncio.sleep(down_s)
-            await asyncio.gather(*(self._start(web) for web in webs))
+            serving_ms = await asyncio.gather(*(self._start(web) for web in webs))
+            self.outages.dark.append((killed_ms, min(serving_ms)))
 
     async def _deploy(self, web: ServerProcess, down_s: float) -> None:
         async with self._alone(web.name):
@@ -216,8 +217,8 @@ class Breaker:
                 self.cluster.thaw(web)
             door.open()
 
-    async def _start(self, web: ServerProcess) -> None:
-        """As a supervisor does: a process that finds no store ends, and is started again."""
+    async def _start(self, web: ServerProcess) -> int:
+        """As a supervisor does: a process that finds no store ends, and is started again. When it was seen to serve."""
         deadline_s = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -228,6 +229,7 @@ class Breaker:
                 # No store just now. What else it may have been, its log tells.
                 await asyncio.sleep(0.2)
         self.doors.of(web).open()
+        return wall_ms()
 
     async def mend(self) -> None:
         """A worker that found no store has ended; nobody waits for its start as for a web process's."""

@@ -52,8 +52,8 @@ class Outages:
     """What the campaign has done that a timeline must show."""
 
     orphaned: list[Orphaned] = field(default_factory=list)
-    #: No web process lived after this instant, for a while.
-    dark_ms: list[int] = field(default_factory=list)
+    #: (killed, serving again): no web process lived in between.
+    dark: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -367,9 +367,13 @@ class RoamingPair(Pair):
         pauses = pauses_of(session)
         evidence_ms = [instant_ms(message["createdAt"]) for message in history]
         evidence_ms += self.receipts_ms.get(session["sessionId"], [])
-        killed = [
-            one.killed_ms for one in outages.orphaned if session["sessionId"] in one.session_ids
-        ] + outages.dark_ms
+        for killed_ms, serving_ms in outages.dark:
+            if started_ms < killed_ms and ended_ms > serving_ms:
+                # Whoever serves first has taken everything up before: nothing that comes later proves service before.
+                assert any(a <= killed_ms + 1 and killed_ms <= b for a, b in pauses), (
+                    f"time without any process is billed, after {killed_ms}: {session}"
+                )
+        killed = [one.killed_ms for one in outages.orphaned if session["sessionId"] in one.session_ids]
         for killed_ms in killed:
             # One that is ended before anybody took it up has no pause: the end came through a process that serves.
             if not started_ms < killed_ms < ended_ms or session["status"] not in LIVE:
