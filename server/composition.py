@@ -325,7 +325,6 @@ class _Process:
         services = self.wired.services
         await services.payments.ask_about_due()
         await services.webhooks.work_off()
-        await services.payment_methods.work_off()
 
     def _housekeeping(self) -> Housekeeping:
         settings, identity, services = self.settings, self.identity, self.wired.services
@@ -335,7 +334,6 @@ class _Process:
             "password changes": identity.password_changes.heal,
             "disabled and deleted accounts": services.control.heal,
             "payouts": services.payouts.heal,
-            "refunds": services.refunds.heal,
         }
         if self.storage.redo is not None:
             healers["messages"] = self.storage.redo
