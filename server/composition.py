@@ -325,6 +325,7 @@ class _Process:
         services = self.wired.services
         await services.payments.ask_about_due()
         await services.webhooks.work_off()
+        await services.payment_methods.work_off()
 
     def _housekeeping(self) -> Housekeeping:
         settings, identity, services = self.settings, self.identity, self.wired.services

@@ -16,6 +16,7 @@ from billing_engine.consultations.takeover import WEB, Takeover
 from billing_engine.errors import NotFound, Unavailable
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import Asset
+from billing_engine.payments.methods import PaymentMethods
 from billing_engine.payments.model import Purpose
 from billing_engine.payments.ports import Gateway
 from billing_engine.payments.service import PaymentService
@@ -57,6 +58,7 @@ from server.storage.repositories.directory import CollectionDirectory
 from server.storage.repositories.gateway_events import CollectionInbox
 from server.storage.repositories.lawyers import CollectionLawyers
 from server.storage.repositories.leases import CollectionLeases
+from server.storage.repositories.payment_methods import CollectionMethods
 from server.storage.repositories.payments import CollectionPayments
 from server.storage.repositories.payouts import CollectionPayouts
 from server.storage.repositories.reviews import CollectionReviews
@@ -78,6 +80,7 @@ class Services:
     outbox: Outbox
     gateways: Mapping[str, Gateway]
     payments: PaymentService
+    payment_methods: PaymentMethods
     webhooks: Webhooks
     wallets: Wallets
     consultations: Consultations
@@ -233,13 +236,17 @@ async def wire(
             rules=rules,
             observer=metrics,
         )
+    payment_rows = await CollectionPayments.open(collections)
     payments = PaymentService(
         ledger=ledger,
         clock=clock,
-        payments=await CollectionPayments.open(collections),
+        payments=payment_rows,
         gateways=gateways,
         movements={Purpose.WALLET: recharge_of},
         observer=PaymentNews(consultations, metrics),
+    )
+    payment_methods = PaymentMethods(
+        rows=await CollectionMethods.open(collections), payments=payment_rows, service=payments, clock=clock
     )
     wallets = Wallets(
         ledger=ledger,
@@ -247,7 +254,12 @@ async def wire(
         gateway=settings.payment_gateway,
         rules=WalletRules(settings.asset, settings.recharge_min_minor, settings.recharge_max_minor),
     )
-    webhooks = Webhooks(payments=payments, inbox=await CollectionInbox.open(collections), clock=clock)
+    webhooks = Webhooks(
+        payments=payments,
+        inbox=await CollectionInbox.open(collections),
+        clock=clock,
+        on_method=payment_methods.hear,
+    )
     sessions_of_accounts = SessionsOfAccounts(consultations, claims, identity.rows)
     control = AccountControl(
         rows=identity.rows,
@@ -278,6 +290,7 @@ async def wire(
         outbox=identity.outbox,
         gateways=gateways,
         payments=payments,
+        payment_methods=payment_methods,
         webhooks=webhooks,
         wallets=wallets,
         consultations=consultations,

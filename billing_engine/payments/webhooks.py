@@ -7,7 +7,7 @@ from typing import Final
 
 from billing_engine.clock import Clock
 from billing_engine.errors import BillingError, Unavailable
-from billing_engine.payments.model import GatewayDispute, GatewayEvent, GatewayRefund
+from billing_engine.payments.model import GatewayDispute, GatewayEvent, GatewayRefund, MethodNews
 from billing_engine.payments.ports import Inbox, InboxState, Letter
 from billing_engine.payments.service import PaymentService
 from billing_engine.stopping import stop_tasks
@@ -22,6 +22,7 @@ _PER_ROUND: Final = 100
 TakeRefund = Callable[[str, GatewayRefund], Awaitable[bool]]
 #: The last is when the gateway said so: of two final words the later one counts.
 TakeDispute = Callable[[str, GatewayDispute, int], Awaitable[bool]]
+TakeMethod = Callable[[str, MethodNews], Awaitable[bool]]
 
 
 async def _not_ours(_gateway: str, _news: object, _at_ms: int = 0) -> bool:
@@ -39,12 +40,14 @@ class Webhooks:
         clock: Clock,
         on_refund: TakeRefund = _not_ours,
         on_dispute: TakeDispute = _not_ours,
+        on_method: TakeMethod = _not_ours,
     ) -> None:
         self._payments = payments
         self._inbox = inbox
         self._clock = clock
         self._on_refund = on_refund
         self._on_dispute = on_dispute
+        self._on_method = on_method
         self._working: set[asyncio.Task[None]] = set()
 
     async def take(self, gateway: str, *, body: bytes, headers: Mapping[str, str]) -> None:
@@ -102,6 +105,8 @@ class Webhooks:
             return await self._on_refund(gateway, event.refund)
         if event.dispute is not None:
             return await self._on_dispute(gateway, event.dispute, event.at_ms)
+        if event.method is not None:
+            return await self._on_method(gateway, event.method)
         if event.attempt is None:
             return False
         payment = await self._payments.find(gateway, event.attempt)

@@ -41,9 +41,10 @@ GatewayText = Annotated[
 
 
 class RechargeIn(WireModel):
-    """How much to add."""
+    """How much to add. With `saveMethod` the means of payment is kept for later charges, as the payer has agreed."""
 
     amount: MoneyIn
+    save_method: bool = False
 
 
 class TransactionOut(WireModel):
@@ -104,6 +105,7 @@ async def recharge(call: Call[RechargeIn, None]) -> RechargeOut:
         email="" if account is None else account.email,
         amount_minor=parse_minor(call.body.amount, wallets.asset),
         operation_id=call.operation_id,
+        save_method=call.body.save_method,
     )
     return await _recharged(wallets, payment)
 

@@ -95,6 +95,14 @@ CALLS: Final = (
     row("POST /wallet/recharge",      "401    201   403    201   403     403        403     403", body={"amount": "10.00"}),
     row("GET /wallet/balance",        "401    200   403    200   403     403        403     403"),
     row("GET /wallet/transactions",   "401    200   403    200   403     403        403     403"),
+    row("GET /payment-methods",       "401    200   403    200   403     403        403     403"),
+    row("POST /payment-methods/setup",
+                                      "401    201   403    201   403     403        403     403"),
+    row("DELETE /payment-methods/{payment_method_id}",
+                                      "401    200   403    404:PAYMENT_METHOD_NOT_FOUND 403 403 403 403", payment_method_id="card"),
+    row("DELETE /payment-methods/{payment_method_id}",
+                                      "401    404:PAYMENT_METHOD_NOT_FOUND 403 404:PAYMENT_METHOD_NOT_FOUND 403 403 403 403",
+        payment_method_id="unknown"),
     # --- lawyers
     row("POST /lawyer/register",      "201    201   201    201   201     201        201     201", body=REGISTRATION | PAPERS),
     row("PATCH /lawyer/availability", "401    403   200    403   200     403        403     403", body={"isOnline": False}),
@@ -353,6 +361,7 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         }
         ids = {name: person.id for name, person in people.items()}
         ids |= {"running": running, "ended": ended, "unknown": new_id()}
+        ids["card"] = (await user.post("/payment-methods/setup")).json["paymentMethodId"]
         ids["payout"] = (await lawyer.post("/lawyer/payouts", {"amount": "1.00"})).json["id"]
         yield Town(api, people, nobodies, ids)
 

@@ -10,6 +10,7 @@ from billing_engine.payments.model import (
     GatewayDispute,
     GatewayEvent,
     GatewayRefund,
+    MethodNews,
     RefundStatus,
     SavedMethod,
 )
@@ -90,6 +91,7 @@ def _event(doc: Doc) -> GatewayEvent:
         attempt=_attempt(doc["attempt"]),
         refund=_with(GatewayRefund, RefundStatus, doc["refund"]),
         dispute=_with(GatewayDispute, DisputeStatus, doc["dispute"]),
+        method=_method_news(doc["method"]),
     )
 
 
@@ -104,6 +106,10 @@ def _attempt(doc: Doc | None) -> Attempt | None:
             "method": None if method is None else SavedMethod(**method),
         }
     )
+
+
+def _method_news(doc: Doc | None) -> MethodNews | None:
+    return None if doc is None else MethodNews(**{**doc, "method": SavedMethod(**doc["method"])})
 
 
 def _with(kind: type[Any], status: type[Any], doc: Doc | None) -> Any:
