@@ -4,6 +4,9 @@ from typing import Final
 
 #: Commission on consultations. A system account: its balance is the sum of its rows.
 REVENUE_CONSULTATIONS: Final = "revenue:consultations"
+#: What payers took back at their banks, or were sent back past us, and their wallets no longer had. A system account; its balance is
+#: negative: the platform's loss.
+REVENUE_CHARGEBACKS: Final = "revenue:chargebacks"
 #: What lawyers were paid out. A system account.
 PAYOUTS: Final = "gateway:payouts"
 
