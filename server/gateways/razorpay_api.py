@@ -28,6 +28,9 @@ from server.gateways.razorpay_shapes import (
 
 #: The most that a list answers at once.
 PAGE: Final = 100
+#: The instants that lists may be asked for, in seconds: 2000 to 2120.
+FIRST_S: Final = 946_684_800
+LAST_S: Final = 4_765_046_400
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item", Attempt, GatewayRefund)
@@ -188,7 +191,10 @@ def check_id(value: object) -> None:
 
 def between(from_ms: int, to_ms: int) -> Mapping[str, int]:
     """Whole seconds that hold [from, to), both ends included: what is beside it is left out by us."""
-    return {"from": max(0, from_ms // 1000), "to": max(0, -(-to_ms // 1000))}
+    return {
+        "from": min(max(from_ms // 1000, FIRST_S), LAST_S),
+        "to": min(max(-(-to_ms // 1000), FIRST_S), LAST_S),
+    }
 
 
 @contextmanager

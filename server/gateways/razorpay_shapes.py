@@ -28,7 +28,7 @@ _ATTEMPTS: Final = {
     "created": AttemptStatus.PENDING,
     "authorized": AttemptStatus.AUTHORIZED,
     "captured": AttemptStatus.COLLECTED,
-    # The money came and went back, in whole.
+    # The money came and went back, in whole. What was never captured see `_never_ours`.
     "refunded": AttemptStatus.COLLECTED,
     "failed": AttemptStatus.FAILED,
 }
@@ -68,10 +68,12 @@ def attempt_of(payment: object, *, order: object = None, method: SavedMethod | N
     status = _ATTEMPTS.get(text(found, "status"))
     if status is None:
         raise ShapeError("status")
+    never_ours = _never_ours(found)
+    if never_ours:
+        status = AttemptStatus.FAILED
     reference = _note(found, PAYMENT_NOTE)
     if reference is None and order is not None:
         reference = _note(entity(order, "order"), PAYMENT_NOTE)
-    failed = status is AttemptStatus.FAILED
     return Attempt(
         id=name(found, "id"),
         order_id=optional_name(found, "order_id"),
@@ -82,7 +84,9 @@ def attempt_of(payment: object, *, order: object = None, method: SavedMethod | N
         at_ms=instant_ms(found, "created_at"),
         # Older payments have none.
         refunded_minor=amount(found, "amount_refunded") if found.get("amount_refunded") is not None else 0,
-        failure=_failure(found) if failed else None,
+        failure=("not_captured" if never_ours else _failure(found))
+        if status is AttemptStatus.FAILED
+        else None,
         method=method,
     )
 
@@ -196,6 +200,14 @@ def _note(found: Mapping[str, Any], key: str) -> str | None:
     """A note of ours. Notes are an empty list where there are none."""
     notes = found.get("notes")
     return _optional_text(notes, key) if isinstance(notes, Mapping) else None
+
+
+def _never_ours(payment: Mapping[str, Any]) -> bool:
+    """Whether the gateway sent it back by itself, since nobody captured it in time or the order was paid already: we never had it.
+
+    Source: https://razorpay.com/docs/webhooks/refunds ("Identify Auto-Refunds")
+    """
+    return payment.get("status") == "refunded" and payment.get("captured") is False
 
 
 def _failure(found: Mapping[str, Any]) -> str:

@@ -83,21 +83,37 @@ def is_signed_callback(order_id: object, payment_id: object, signature: object, 
 
 def read_event(body: bytes, headers: Mapping[str, str], secret: str) -> GatewayEvent:
     """The event in a raw body. Raises `WebhookInvalid`."""
-    try:
-        # The signature is over the bytes; what is UTF-8 is the same bytes again.
-        message = body.decode()
-    except UnicodeDecodeError as exc:
-        raise WebhookInvalid(gateway="razorpay", why="encoding") from exc
+    message = _text(body)
+    if message is None:
+        raise WebhookInvalid(gateway="razorpay", why="encoding")
     if not is_signed(message, headers.get(SIGNATURE_HEADER), secret):
         raise WebhookInvalid(gateway="razorpay", why="signature")
+    event = _json(message)
+    if event is None:
+        raise WebhookInvalid(gateway="razorpay", why="JSON")
     try:
-        event = json.loads(message, parse_constant=_no_constant)
         return _event(event, _event_id(body, headers))
     except ShapeError as exc:
         raise WebhookInvalid(gateway="razorpay", why="shape", what=str(exc)) from exc
+
+
+# The errors of decoding and of JSON carry the whole body, in which stands the payer's card: they end here.
+
+
+def _text(body: bytes) -> str | None:
+    """The signature is over the bytes; what is UTF-8 is the same bytes again."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _json(message: str) -> object:
+    """None for what is none, and for `null`."""
+    try:
+        return json.loads(message, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        # Not from it: a JSON error repeats the whole document, and in that stands the payer's card.
-        raise WebhookInvalid(gateway="razorpay", why="JSON") from None
+        return None
 
 
 def _no_constant(_name: str) -> NoReturn:

@@ -13,7 +13,7 @@ from tests.contract.gateway_contract import Fault, Paid, RemoteGatewayContract, 
 from tests.support.fake_razorpay import Asked, FakeRazorpay
 
 #: Short for the tests of silence, long enough for two busy cores.
-TIMEOUT_S = 1.0
+TIMEOUT_S = 2.0
 
 
 class RazorpayWorld:
@@ -42,7 +42,7 @@ class RazorpayWorld:
         return self.fake.fail(order_id)
 
     async def authorise(self, order_id: str) -> str:
-        return self.fake.authorise(order_id)
+        return self.fake.authorize(order_id)
 
     async def dispute(self, attempt_id: str, outcome: DisputeStatus = DisputeStatus.OPEN) -> None:
         dispute_id = self.fake.dispute(attempt_id)

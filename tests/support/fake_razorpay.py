@@ -65,7 +65,7 @@ class FakeRazorpay:
         self.asked: list[Asked] = []
         #: (status, body) for the next requests, instead of what the books say.
         self.answers: deque[tuple[int, bytes | Mapping[str, Any]]] = deque()
-        self._lock = threading.RLock()
+        self._lock = threading.Condition()
         self._fault: Fault | None = None
         self._match: Match = anything
         self._loop = asyncio.new_event_loop()
@@ -83,13 +83,13 @@ class FakeRazorpay:
         with self._lock:
             return self.books.fail(order_id, reason)
 
-    def authorise(self, order_id: str) -> str:
+    def authorize(self, order_id: str) -> str:
         with self._lock:
-            return self.books.authorise(order_id)
+            return self.books.authorize(order_id)
 
-    def authorise_late(self, payment_id: str, *, capture: bool = False) -> None:
+    def authorize_late(self, payment_id: str, *, capture: bool = False) -> None:
         with self._lock:
-            self.books.authorise_late(payment_id, capture=capture)
+            self.books.authorize_late(payment_id, capture=capture)
 
     def give_up(self, payment_id: str) -> None:
         with self._lock:
@@ -116,6 +116,15 @@ class FakeRazorpay:
         """Every event so far."""
         with self._lock:
             return list(self.books.events)
+
+    async def came(self, number: int) -> None:
+        """Wait until so many requests have come."""
+
+        def wait() -> None:
+            with self._lock:
+                self._lock.wait_for(lambda: len(self.asked) >= number)
+
+        await asyncio.to_thread(wait)
 
     async def deliver_to(
         self,
@@ -180,7 +189,7 @@ class FakeRazorpay:
     async def _run(self, started: threading.Event) -> None:
         app = web.Application(client_max_size=1 << 20)
         app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -206,6 +215,7 @@ class FakeRazorpay:
         fault = self._fault if self._match(asked) else None
         with self._lock:
             self.asked.append(asked)
+            self._lock.notify_all()
         if fault is not None and fault is not Fault.LOST_REPLY:
             return await self._break(request, fault)
         status, body = self._do(request, asked)
@@ -311,5 +321,9 @@ def _page(items: Sequence[Entity], query: Mapping[str, str]) -> Mapping[str, Any
     if not 1 <= wanted <= MAX_COUNT:
         raise Refusal("input_validation_failed", "The count may not be greater than 100.")
     first, last = int(query.get("from", "0")), int(query.get("to", str(1 << 40)))
+    for instant in (first, last):
+        # 2000 to 2120; what is not said is no matter.
+        if instant not in {0, 1 << 40} and not 946_684_800 <= instant <= 4_765_046_400:
+            raise Refusal("input_validation_failed", "from must be between 946684800 and 4765046400")
     found = [one for one in reversed(items) if first <= one["created_at"] <= last][skip : skip + wanted]
     return {"entity": "collection", "count": len(found), "items": found}

@@ -229,7 +229,7 @@ class Books:
             raise Refusal(self.charges_end, "Your payment has been declined.")
         payment = self._new_payment(order, "created", facts)
         if self.charges_end == "captured":
-            self._authorise(payment)
+            self._authorize(payment)
             self._capture(payment)
         return {
             "razorpay_payment_id": payment["id"],
@@ -259,7 +259,7 @@ class Books:
         """A payer pays the order; what Checkout hands to the page."""
         order = self.order(order_id)
         payment = self.begin(order_id, save_method=save_method)
-        self._authorise(payment)
+        self._authorize(payment)
         self._capture(payment)
         return self.callback(order["id"], payment["id"])
 
@@ -282,21 +282,21 @@ class Books:
             facts = {"token_id": token["id"], "customer_id": token["customer_id"]}
         return self._new_payment(order, "created", facts)
 
-    def authorise(self, order_id: str) -> str:
+    def authorize(self, order_id: str) -> str:
         """The bank agrees, too late for the gateway to capture by itself; the payment's id."""
         payment = self.begin(order_id)
-        self._authorise(payment)
+        self._authorize(payment)
         return str(payment["id"])
 
     def fail(self, order_id: str, reason: str = "insufficient_funds") -> str:
         """A payer tries and fails; the payment's id."""
         return str(self._failed(self.order(order_id), reason, {})["id"])
 
-    def authorise_late(self, payment_id: str, *, capture: bool = False) -> None:
+    def authorize_late(self, payment_id: str, *, capture: bool = False) -> None:
         """What failed has been paid after all, says the bank."""
         payment = self.payment(payment_id)
         assert payment["status"] in {"failed", "created"}
-        self._authorise(payment)
+        self._authorize(payment)
         if capture:
             self._capture(payment)
 
@@ -396,7 +396,7 @@ class Books:
         self._tell("payment.failed", payment=payment)
         return payment
 
-    def _authorise(self, payment: Entity) -> None:
+    def _authorize(self, payment: Entity) -> None:
         payment |= {name: None for name in payment if name.startswith("error_")}
         payment["status"] = "authorized"
         self._tell("payment.authorized", payment=payment)

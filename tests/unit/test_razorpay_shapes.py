@@ -49,6 +49,15 @@ def test_what_is_refunded_keeps_what_came() -> None:
     assert (attempt.amount_minor, attempt.refunded_minor) == (50_000, 50_000)
 
 
+def test_what_the_gateway_sent_back_by_itself_was_never_ours() -> None:
+    """Its status is that of a refund of ours; only that it was never captured tells them apart."""
+    payment = recorded_entity("payment.authorized", "payment")
+
+    attempt = attempt_of(payment | {"status": "refunded", "amount_refunded": 50_000})
+
+    assert (attempt.status, attempt.failure) == (AttemptStatus.FAILED, "not_captured")
+
+
 def test_a_payment_through_upi_is_a_payment() -> None:
     attempt = attempt_of(recorded("payment.upi"))
 
