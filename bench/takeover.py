@@ -18,6 +18,7 @@ import signal
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -109,7 +110,8 @@ class Deployment:
             if billed == sessions and living == {len(self.cluster.processes)}:
                 return
             if time.monotonic() > deadline_s:
-                raise SystemExit(f"no peace: {billed} of {sessions} sessions billed, leases {living}")
+                said = "\n".join(_warnings(self.cluster.webs))
+                raise SystemExit(f"no peace: {billed} of {sessions} sessions billed, leases {living}\n{said}")
             await asyncio.sleep(0.05)
 
     async def take_away(self, kind: Kind, victim: ServerProcess) -> Round:
@@ -168,7 +170,7 @@ class Deployment:
             taken = await self.lives(survivors) - before
             samples.append(sample((time.time() - sent_at_s) * 1000, taken))
             if time.monotonic() > deadline_s:
-                said = "\n".join(_warnings(survivors)[-20:])
+                said = "\n".join(_warnings(survivors))
                 raise SystemExit(f"{taken} of {count} sessions were taken up in {PATIENCE_S:g} s\n{said}")
         return samples
 
@@ -210,8 +212,14 @@ def _facts(holds: Any) -> Iterable[dict[str, Any]]:
 
 
 def _warnings(webs: list[ServerProcess]) -> list[str]:
-    """What they logged that is no request."""
-    return [f"{web.name}: {line}" for web in webs for line in web.log_events() if line.get("level") != "info"]
+    """What they logged that is no request, in order; lines of one kind and second are counted."""
+    kinds = Counter(
+        (line.get("timestamp", "")[:19], web.name, str(line.get("event", line))[:160].partition("(")[0])
+        for web in webs
+        for line in web.log_events()
+        if line.get("event") != "request"
+    )
+    return [f"{at} {name} {count} x {event}" for (at, name, event), count in sorted(kinds.items())]
 
 
 def _noticed_ms(survivors: list[ServerProcess], sent_at_s: float) -> Iterable[float]:
