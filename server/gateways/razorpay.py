@@ -162,7 +162,7 @@ class RazorpayGateway:
         order_id = await self._order_of(wish, {})
         known = await self._charge_of(order_id)
         if known is not None:
-            return known
+            return self._unless_failed(known)
         customer = await self._api.customer(method.customer_id)
         body: dict[str, object] = {
             "email": customer.get("email") or wish.payer_email,
@@ -182,20 +182,16 @@ class RazorpayGateway:
         except GatewayRefused:
             # Another of us may have been faster: an order that is paid takes no second payment.
             known = await self._charge_of(order_id)
-            if known is None:
+            if known is None or known.status is AttemptStatus.FAILED:
                 raise
             return known
         return self._unless_failed(await self._api.payment(payment_id))
 
     async def find_charge(self, wish: Wish, method: SavedMethod) -> Attempt | None:
-        """By the receipt of the reference's order, however old it is."""
+        """By the receipt of the reference's order, however old it is. An order alone has charged nothing."""
         del method
         order = await self._api.order_with_receipt(receipt_of(wish.reference))
-        if order is None:
-            return None
-        payments = await self._api.payments_of(str(order["id"]))
-        alive = [one for one in payments if one.status is not AttemptStatus.FAILED]
-        return next(iter((*alive, *payments)), None)
+        return None if order is None else await self._charge_of(str(order["id"]))
 
     async def forget_method(self, method: SavedMethod) -> None:
         try:
@@ -208,9 +204,7 @@ class RazorpayGateway:
         """The payment of an order for a saved means of payment: the one that brings the money, if several were begun."""
         payments = await self._api.payments_of(order_id)
         alive = [one for one in payments if one.status is not AttemptStatus.FAILED]
-        for one in (*alive, *payments):
-            return self._unless_failed(one)
-        return None
+        return next(iter((*alive, *payments)), None)
 
     def _unless_failed(self, attempt: Attempt) -> Attempt:
         if attempt.status is AttemptStatus.FAILED:

@@ -443,6 +443,27 @@ class RemoteGatewayContract(GatewayContract):
         assert (first.amount_minor, first.currency) == (wish.amount_minor, wish.currency)
         assert first.reference == wish.reference
 
+    async def test_what_became_of_a_charge_can_be_asked_for(self, world: RemoteWorld) -> None:
+        """A charge whose reply was lost is looked for before anything is charged again."""
+        if not world.saves_methods:
+            return
+        _wish, _order, attempt = await self.paid(world, save_method=True)
+        assert attempt.method is not None
+        wish = self.wish(world)
+
+        assert await world.gateway.find_charge(wish, attempt.method) is None
+        assert await world.gateway.find_charge(wish, attempt.method) is None
+        charged = await world.gateway.charge_saved(wish, attempt.method)
+        found = await world.gateway.find_charge(wish, attempt.method)
+
+        assert found is not None
+        assert (found.id, found.amount_minor, found.reference) == (
+            charged.id,
+            wish.amount_minor,
+            wish.reference,
+        )
+        assert await world.gateway.find_charge(self.wish(world), attempt.method) is None
+
     async def test_a_forgotten_method_is_charged_no_more(self, world: RemoteWorld) -> None:
         if not world.saves_methods:
             return
@@ -524,6 +545,7 @@ class RemoteGatewayContract(GatewayContract):
         }
         if world.saves_methods:
             calls["charge_saved"] = lambda: gateway.charge_saved(self.wish(world), method)
+            calls["find_charge"] = lambda: gateway.find_charge(self.wish(world), method)
             calls["forget_method"] = lambda: gateway.forget_method(method)
         with world.broken(fault):
             answers = await asyncio.gather(*(call() for call in calls.values()), return_exceptions=True)

@@ -547,6 +547,21 @@ async def test_a_charge_that_the_bank_declines_is_refused_and_not_tried_again(
         assert caught.value.facts["reason"] == "card_declined"
 
     assert [one["status"] for one in fake.books.payments.values()].count("failed") == 1
+    found = await gateway.find_charge(asked, method)
+    assert found is not None
+    assert (found.status, found.failure) == (AttemptStatus.FAILED, "card_declined")
+
+
+async def test_an_order_for_a_charge_that_was_not_made_is_no_charge(
+    fake: FakeRazorpay, gateway: RazorpayGateway
+) -> None:
+    """The process died between the two: the charge may be asked for."""
+    method = await saved(fake, gateway)
+    asked = wish()
+    order = await gateway.create_order(asked)
+
+    assert await gateway.find_charge(asked, method) is None
+    assert (await gateway.charge_saved(asked, method)).order_id == order.id
 
 
 async def test_charges_at_the_same_time_are_one(fake: FakeRazorpay, gateway: RazorpayGateway) -> None:
