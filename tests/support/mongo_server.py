@@ -21,6 +21,9 @@ import pytest
 
 from server.storage.errors import CannotOpen
 from server.storage.mongo.client import MongoDatabase, MongoOptions, open_mongo
+from tests.support.mongo_sockets import close_what_a_cancelled_connect_leaves
+
+close_what_a_cancelled_connect_leaves()
 
 #: What a machine under load may take; alone it needs half a second.
 _START_S: Final = 30.0
