@@ -10,6 +10,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -148,6 +149,9 @@ def number_of(name: str) -> int | None:
 
 
 if __name__ == "__main__":
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        # Started in the background, a process ignores the first; and its cluster must not outlive it.
+        signal.signal(stop, signal.default_int_handler)
     sys.exit(
         Campaign(
             Path("data/chaos").resolve(),

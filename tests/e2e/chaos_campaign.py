@@ -15,7 +15,7 @@ import redis
 from tests.e2e.chaos import living
 from tests.e2e.chaos_doors import PATIENCE_S, RoamingWorld, people_of_cluster
 from tests.e2e.chaos_faults import Breaker, Fault
-from tests.e2e.chaos_logs import Logs, takeovers, told, unexplained
+from tests.e2e.chaos_logs import Logs, may_lose_answers, takeovers, told, unexplained
 from tests.e2e.chaos_roaming import RoamingPair, assert_one_at_a_time
 from tests.e2e.people import minor
 from tests.support.cluster import Cluster
@@ -75,6 +75,9 @@ class Campaign:
     async def round(self, faults: tuple[Fault, ...]) -> Tally:
         """Everybody lives while `faults` happen. Raises when anything is not as it must be; what was looked at, otherwise."""
         before = self.tally()
+        kept = not any(may_lose_answers(fault) for fault in (*self._last, *faults))
+        for pair in self.pairs:
+            pair.answers_are_kept = kept
         self._last = faults
         async with living(self.pairs):
             await self.breaker.carry_out(faults)

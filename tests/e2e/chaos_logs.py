@@ -74,6 +74,11 @@ def _parts_of(fault: Fault) -> set[str]:
     return parts | ({"store", "redis"} if fault.kind in ("freeze web", "freeze worker") else set())
 
 
+def may_lose_answers(fault: Fault) -> bool:
+    """Whether something may take effect whose answer the store then does not keep."""
+    return "store" in _parts_of(fault)
+
+
 def _complains(line: Line) -> bool:
     return line.get("level") in ("error", "critical") or "exception" in line or "raw" in line
 
