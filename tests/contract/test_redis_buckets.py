@@ -9,7 +9,7 @@ from server.rate_limits.model import Allowance
 from server.rate_limits.redis import RedisBuckets
 from server.redis_client import RedisClient, Script, open_redis
 from tests.contract.buckets_contract import TEN, BucketsContract, Passes
-from tests.support.valkey import Valkey
+from tests.support.valkey import PATIENCE_S, Valkey
 
 #: The clock is Redis' own: instead of moving it on, what is stored is moved back.
 _EARLIER = Script("""
@@ -27,7 +27,7 @@ return 0
 
 @pytest.fixture
 async def redis(valkey: Valkey) -> AsyncIterator[RedisClient]:
-    async with open_redis(valkey.url) as client:
+    async with open_redis(valkey.url, timeout_s=PATIENCE_S) as client:
         yield client
 
 
@@ -38,7 +38,7 @@ class TestRedisBuckets(BucketsContract):
 
     @pytest.fixture
     async def rival(self, valkey: Valkey) -> AsyncIterator[RedisBuckets]:
-        async with open_redis(valkey.url) as client:
+        async with open_redis(valkey.url, timeout_s=PATIENCE_S) as client:
             yield RedisBuckets(client)
 
     @pytest.fixture

@@ -8,13 +8,13 @@ from server.locks.redis import RedisLocks
 from server.redis_client import RedisClient, open_redis
 from tests.contract.locks_contract import TTL_MS, Age, LocksContract
 from tests.support.redis_age import age_keys
-from tests.support.valkey import Valkey
+from tests.support.valkey import PATIENCE_S, Valkey
 
 
 class TestRedisLocks(LocksContract):
     @pytest.fixture
     async def redis(self, valkey: Valkey) -> AsyncIterator[RedisClient]:
-        async with open_redis(valkey.url) as client:
+        async with open_redis(valkey.url, timeout_s=PATIENCE_S) as client:
             yield client
 
     @pytest.fixture
@@ -23,7 +23,7 @@ class TestRedisLocks(LocksContract):
 
     @pytest.fixture
     async def rival(self, valkey: Valkey) -> AsyncIterator[RedisLocks]:
-        async with open_redis(valkey.url) as client:
+        async with open_redis(valkey.url, timeout_s=PATIENCE_S) as client:
             yield RedisLocks(client, ttl_ms=TTL_MS)
 
     @pytest.fixture

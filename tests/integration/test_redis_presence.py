@@ -10,7 +10,7 @@ from server.realtime.redis_presence import LIFETIME_MS, SETTLE_MS, RedisPresence
 from server.redis_client import RedisClient, Script, open_redis
 from tests.support.manual_clock import turns
 from tests.support.redis_age import age_keys
-from tests.support.valkey import Valkey
+from tests.support.valkey import PATIENCE_S, Valkey
 
 
 class Monotonic:
@@ -23,7 +23,7 @@ class Monotonic:
 
 @pytest.fixture
 async def redis(valkey: Valkey) -> AsyncIterator[RedisClient]:
-    async with open_redis(valkey.url, timeout_s=1.0) as client:
+    async with open_redis(valkey.url, timeout_s=PATIENCE_S) as client:
         yield client
 
 
@@ -178,11 +178,14 @@ async def test_an_outage_makes_it_incomplete_though_redis_kept_everything(
     await age_keys(redis, SETTLE_MS)
     monotonic.s += SETTLE_MS / 1000
     valkey.stop()
+    # It is waited for in full.
+    redis.timeout_s = 1.0
     try:
         with pytest.raises(Unavailable):
             await a.elsewhere(["s:1"])
     finally:
         valkey.cont()
+        redis.timeout_s = PATIENCE_S
     assert not a.is_complete
 
     await _answers(a)
