@@ -49,6 +49,11 @@ _DISPUTE: Final[Mapping[str, DisputeStatus]] = {
 _SAVED: Final = "off_session"
 
 
+def instant_ms(found: Json) -> int:
+    """When it was made."""
+    return 1000 * _number(found, "created")
+
+
 def was_tried(intent: Json) -> bool:
     """Whether somebody has tried to pay: before that, an intent is no attempt."""
     return _text(intent, "status") != "requires_payment_method" or _failure(intent) is not None
@@ -56,12 +61,12 @@ def was_tried(intent: Json) -> bool:
 
 def attempt_of_intent(intent: Json) -> Attempt:
     """A PaymentIntent, with `latest_charge` expanded or not: without it, nothing is known of refunds and little of the card."""
-    status = _INTENT.get(_text(intent, "status"), AttemptStatus.PENDING)
-    failure = None
-    if _text(intent, "status") == "requires_payment_method" and (failure := _failure(intent)):
+    word = _text(intent, "status")
+    status, failure = _INTENT.get(word, AttemptStatus.PENDING), None
+    if word == "requires_payment_method" and (failure := _failure(intent)):
         status = AttemptStatus.FAILED
     elif status is AttemptStatus.FAILED:
-        failure = str(intent.get("cancellation_reason") or _text(intent, "status"))
+        failure = str(intent.get("cancellation_reason") or word)
     charge = intent.get("latest_charge")
     charge = charge if isinstance(charge, Mapping) else {}
     taken = "amount_received" if status is AttemptStatus.COLLECTED else "amount"
@@ -74,7 +79,7 @@ def attempt_of_intent(intent: Json) -> Attempt:
         amount_minor=amount_minor,
         currency=currency,
         status=status,
-        at_ms=_instant_ms(intent),
+        at_ms=instant_ms(intent),
         refunded_minor=from_stripe(refunded, _text(intent, "currency"))[0],
         failure=failure,
         method=_kept_by(intent, charge),
@@ -94,11 +99,11 @@ def attempt_of_session(session: Json, failure: str | None) -> Attempt | None:
     return Attempt(
         id=intent,
         order_id=_text(session, "id"),
-        reference=session.get("client_reference_id") or _ours(session, PAYMENT),
+        reference=_id(session.get("client_reference_id")) or _ours(session, PAYMENT),
         amount_minor=amount_minor,
         currency=currency,
         status=status,
-        at_ms=_instant_ms(session),
+        at_ms=instant_ms(session),
         failure=failure,
     )
 
@@ -108,10 +113,11 @@ def attempt_of_charge(charge: Json) -> Attempt | None:
     intent = _id(charge.get("payment_intent"))
     if intent is None:
         return None
-    if _text(charge, "status") == "succeeded":
+    word = _text(charge, "status")
+    if word == "succeeded":
         status = AttemptStatus.COLLECTED if charge["captured"] else AttemptStatus.AUTHORIZED
     else:
-        status = AttemptStatus.FAILED if _text(charge, "status") == "failed" else AttemptStatus.PENDING
+        status = AttemptStatus.FAILED if word == "failed" else AttemptStatus.PENDING
     taken = "amount_captured" if status is AttemptStatus.COLLECTED else "amount"
     amount_minor, currency = from_stripe(_number(charge, taken), _text(charge, "currency"))
     return Attempt(
@@ -122,7 +128,7 @@ def attempt_of_charge(charge: Json) -> Attempt | None:
         amount_minor=amount_minor,
         currency=currency,
         status=status,
-        at_ms=_instant_ms(charge),
+        at_ms=instant_ms(charge),
         refunded_minor=from_stripe(_number(charge, "amount_refunded"), _text(charge, "currency"))[0],
         failure=str(charge.get("failure_code") or "failed") if status is AttemptStatus.FAILED else None,
     )
@@ -141,7 +147,7 @@ def refund_of(refund: Json) -> GatewayRefund | None:
         amount_minor=amount_minor,
         currency=currency,
         status=_REFUND.get(_text(refund, "status"), RefundStatus.PENDING),
-        at_ms=_instant_ms(refund),
+        at_ms=instant_ms(refund),
     )
 
 
@@ -158,7 +164,7 @@ def dispute_of(dispute: Json) -> GatewayDispute | None:
         currency=currency,
         status=_DISPUTE.get(_text(dispute, "status"), DisputeStatus.OPEN),
         reason=str(dispute.get("reason") or "general"),
-        at_ms=_instant_ms(dispute),
+        at_ms=instant_ms(dispute),
     )
 
 
@@ -236,7 +242,3 @@ def _number(found: Json, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise TypeError(name)
     return value
-
-
-def _instant_ms(found: Json) -> int:
-    return 1000 * _number(found, "created")

@@ -14,6 +14,7 @@ from server.gateways.stripe_shapes import (
     attempt_of_session,
     detached,
     dispute_of,
+    instant_ms,
     kept_by_setup,
     refund_of,
 )
@@ -62,14 +63,14 @@ class StripeWebhooks:
 def _event(event: Any) -> GatewayEvent:
     if not isinstance(event, dict) or event["object"] != "event":
         raise TypeError("object")
-    kind, identity, created = event["type"], event["id"], event["created"]
+    kind, identity = event["type"], event["id"]
     if not isinstance(kind, str) or not isinstance(identity, str) or not identity:
         raise TypeError("type")
     told: dict[str, Any] = {}
     if (reader := _READERS.get(kind)) is not None:
         data = event["data"]
         told = reader(data["object"], data.get("previous_attributes") or {})
-    return GatewayEvent(id=identity, kind=kind, at_ms=1000 * int(created), **told)
+    return GatewayEvent(id=identity, kind=kind, at_ms=instant_ms(event), **told)
 
 
 def _session(failure: str | None = None) -> _Reader:

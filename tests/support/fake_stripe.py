@@ -48,8 +48,8 @@ class FakeStripe:
         #: Requests under a key wait here until it is open: what is asked meanwhile under the same key finds it being done.
         self.gate = asyncio.Event()
         self.gate.set()
-        #: How many requests are waiting there.
-        self.at_gate = 0
+        #: Set as soon as a request waits: there, or for an answer that never comes.
+        self.waiting = asyncio.Event()
         self._lock = threading.RLock()
         self._stopping = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -163,6 +163,7 @@ class FakeStripe:
         key = request.headers.get("Idempotency-Key")
         self.requests.append((request.method, request.path, key))
         if fault == SILENT:
+            self.waiting.set()
             await self._stopping.wait()
         if fault in {SILENT, RESET}:
             return _cut(request)
@@ -178,14 +179,14 @@ class FakeStripe:
         status, body = await self._answer(request, key)
         if fault == LOST_REPLY:
             return _cut(request)
-        answer = web.json_response(
-            body, status=status, headers={"Request-Id": f"req_{len(self.requests):014d}"}
-        )
         if fault == BROKEN_OFF:
-            answer.content_length = len(answer.body) + 1  # type: ignore[arg-type]
-            await answer.prepare(request)
+            half = web.StreamResponse(headers={"Content-Type": "application/json"})
+            half.content_length = 10_000
+            await half.prepare(request)
+            await half.write(b'{"id": ')
             return _cut(request)
-        return answer
+        named = {"Request-Id": f"req_{len(self.requests):014d}"}
+        return web.json_response(body, status=status, headers=named)
 
     async def _answer(self, request: web.Request, key: str | None) -> tuple[int, Json]:
         if request.headers.get("Authorization") != f"Bearer {self.key}":
@@ -201,9 +202,9 @@ class FakeStripe:
             return refusal.status, refusal.body
         if known is not None:
             return known
-        self.at_gate += 1
+        if not self.gate.is_set():
+            self.waiting.set()
         await self.gate.wait()
-        self.at_gate -= 1
         status, body = self._do(request, form)
         with self._lock:
             self.keys.end(key, status, body)

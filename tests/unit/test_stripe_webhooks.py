@@ -5,11 +5,13 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from stripe import WebhookSignature
 
 from billing_engine.payments.errors import WebhookInvalid
 from billing_engine.payments.model import AttemptStatus, DisputeStatus, GatewayEvent, RefundStatus
-from server.gateways.stripe_webhooks import MAX_BYTES, TOLERANCE_S, StripeWebhooks
+from server.gateways.stripe_webhooks import _READERS, MAX_BYTES, TOLERANCE_S, StripeWebhooks
 from tests.support.fake_stripe_books import payload
 
 SECRET = "whsec_of_this_test"
@@ -254,12 +256,13 @@ def test_an_empty_or_huge_body_is_not_even_hashed(length: int) -> None:
         b'{"object": "event", "id": "", "type": "x", "created": 1}',
         b'{"object": "event", "id": "evt_1", "type": 7, "created": 1}',
         b'{"object": "event", "id": "evt_1", "type": "x", "created": "soon"}',
+        b'{"object": "event", "id": "evt_1", "type": "x", "created": Infinity}',
         b'{"object": "event", "id": "evt_1", "type": "refund.created", "created": 1}',
         b'{"object": "event", "id": "evt_1", "type": "refund.created", "created": 1, "data": null}',
         b'{"object": "event", "id": "evt_1", "type": "refund.created", "created": 1, "data": {"object": []}}',
         b"[" * 100_000,
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_signed_body_that_is_no_event_is_refused_aloud(body: bytes) -> None:
     """Answered 400, Stripe keeps it and shows it: an event about money is not lost because we cannot read it."""
@@ -279,3 +282,54 @@ def test_an_error_repeats_neither_the_body_nor_the_signature() -> None:
         assert "payer@" not in seen
         assert headers["stripe-signature"].split("v1=")[1] not in seen
         assert SECRET not in seen
+
+
+OBJECTS = {
+    "checkout.session.": payload("checkout_session", payment_intent="pi_1", payment_status="paid"),
+    "payment_intent.": payload(
+        "payment_intent",
+        status="succeeded",
+        amount_received=2_500,
+        customer="cus_1",
+        payment_method="pm_1",
+        setup_future_usage="off_session",
+    ),
+    "charge.refunded": payload("charge"),
+    "charge.refund.": payload("refund"),
+    "refund.": payload("refund"),
+    "charge.dispute.": payload("dispute"),
+    "setup_intent.": payload("setup_intent", status="succeeded", customer="cus_1", payment_method="pm_1"),
+    "payment_method.": payload("payment_method"),
+}
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(data=st.data(), kind=st.sampled_from(sorted(_READERS)))
+def test_whatever_a_signed_event_holds_it_is_read_or_refused(data: st.DataObject, kind: str) -> None:
+    """An error of another kind would be a 500, and Stripe would send it again for three days."""
+    (found,) = [value for start, value in OBJECTS.items() if kind.startswith(start)]
+    assert event_of(kind, found)
+    names = data.draw(st.lists(st.sampled_from(sorted(found)), min_size=1, max_size=3))
+
+    try:
+        told = event_of(kind, found | {name: data.draw(json_values) for name in names})
+    except WebhookInvalid:
+        return
+
+    for part in (told.attempt, told.refund, told.dispute):
+        if part is not None:
+            assert part.id
+            assert isinstance(part.id, str)
+            assert type(part.amount_minor) is int
+            assert part.amount_minor >= 0
+            assert isinstance(part.currency, str)
+    if told.attempt is not None:
+        assert told.attempt.reference is None or isinstance(told.attempt.reference, str)
+
+
+def event_of(kind: str, found: dict[str, Any]) -> GatewayEvent:
+    return read(event(kind, found, previous_attributes={}))
