@@ -321,9 +321,10 @@ class _Process:
         self.stack.push_async_callback(gateways.stop)
 
     async def _ask_gateways(self) -> None:
-        """Payments in doubt, and events that a process which is gone has left."""
+        """Payments and refunds in doubt, and events that a process which is gone has left."""
         services = self.wired.services
         await services.payments.ask_about_due()
+        await services.payment_desk.refunds.look_at_due()
         await services.webhooks.work_off()
         await services.payment_methods.work_off()
 

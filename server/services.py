@@ -41,6 +41,7 @@ from server.ledger_funds import LedgerFunds
 from server.metrics import Metrics
 from server.notifications.money import MoneyNews
 from server.notifications.outbox import Outbox
+from server.payment_desk import PaymentDesk, open_payment_desk
 from server.payment_news import PaymentNews
 from server.people.earnings import EarningsService
 from server.people.listing import Listing
@@ -80,6 +81,7 @@ class Services:
     outbox: Outbox
     gateways: Mapping[str, Gateway]
     payments: PaymentService
+    payment_desk: PaymentDesk
     payment_methods: PaymentMethods
     webhooks: Webhooks
     wallets: Wallets
@@ -237,13 +239,14 @@ async def wire(
             observer=metrics,
         )
     payment_rows = await CollectionPayments.open(collections)
+    payment_news = PaymentNews(consultations, metrics)
     payments = PaymentService(
         ledger=ledger,
         clock=clock,
         payments=payment_rows,
         gateways=gateways,
         movements={Purpose.WALLET: recharge_of},
-        observer=PaymentNews(consultations, metrics),
+        observer=payment_news,
     )
     payment_methods = PaymentMethods(
         rows=await CollectionMethods.open(collections), payments=payment_rows, service=payments, clock=clock
@@ -254,10 +257,21 @@ async def wire(
         gateway=settings.payment_gateway,
         rules=WalletRules(settings.asset, settings.recharge_min_minor, settings.recharge_max_minor),
     )
+    payment_desk = await open_payment_desk(
+        collections,
+        ledger=ledger,
+        clock=clock,
+        payments=payments,
+        store=payment_rows,
+        observer=payment_news,
+        outbox=identity.outbox,
+    )
     webhooks = Webhooks(
         payments=payments,
         inbox=await CollectionInbox.open(collections),
         clock=clock,
+        on_refund=payment_desk.refunds.take,
+        on_dispute=payment_desk.disputes.take,
         on_method=payment_methods.hear,
     )
     sessions_of_accounts = SessionsOfAccounts(consultations, claims, identity.rows)
@@ -290,6 +304,7 @@ async def wire(
         outbox=identity.outbox,
         gateways=gateways,
         payments=payments,
+        payment_desk=payment_desk,
         payment_methods=payment_methods,
         webhooks=webhooks,
         wallets=wallets,

@@ -2,7 +2,7 @@
 
 Each step is decided by one write and can be taken again: the reservation by the payment's document, the hold and its close by the
 ledger, the sending by the gateway, which knows our id as its reference. A runner that dies is followed by another one, which starts
-from the top and finds what was decided. A reservation that is given up leaves a 0, so that a runner which slept does not take it again.
+from the top and finds what was decided. A reservation that is given up leaves a 0: a runner that slept does not take it again.
 
 The record is due (`check_at_ms`) until nothing is left to do, also after the money has gone.
 """

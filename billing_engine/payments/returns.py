@@ -32,6 +32,8 @@ PAYER_REFUND_RETURNED: Final = "payer_refund_returned"
 CHARGEBACK: Final = "chargeback"
 DISPUTE_WON: Final = "dispute_won"
 CHARGEBACK_RETURNED: Final = "chargeback_returned"
+#: Those that are lines of a wallet.
+RETURN_KINDS: Final = (PAYER_REFUND, PAYER_REFUND_RETURNED, CHARGEBACK, CHARGEBACK_RETURNED)
 #: Kind of the transfer, beside those, that the platform pays.
 CHARGEBACK_LOSS: Final = "chargeback_loss"
 #: What the holder may take, in a hold's facts; the hold itself may be less.

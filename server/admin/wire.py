@@ -11,6 +11,7 @@ from billing_engine.consultations.model import EndReason, SessionView
 from billing_engine.ledger.model import Hold, KeyState
 from billing_engine.ledger.ports import Line, Row
 from billing_engine.money import ASSETS, Asset, commission_of, format_minor
+from billing_engine.payments.refund_model import DISPUTE_PREFIX, REFUND_PREFIX
 from billing_engine.payouts.model import PREFIX as PAYOUT_PREFIX
 from server.admin.model import AuditRow, AuditState, UserDetail, Wallet
 from server.admin.revenue import Period, Report, Turnover
@@ -152,19 +153,26 @@ class AdminUserView(WireModel):
         return cls(**_account(account))
 
 
+def _after(prefix: str, hold_id: str) -> str | None:
+    return hold_id.removeprefix(prefix) if hold_id.startswith(prefix) else None
+
+
 class HoldView(WireModel):
-    """Money set aside for a running session, or for a payout that is requested."""
+    """Money set aside for a running session, a payout that is requested, a refund on its way or a dispute that is open."""
 
     session_id: str | None
     payout_id: str | None
+    refund_id: str | None
+    dispute_id: str | None
     amount: MoneyOut
 
     @classmethod
     def of(cls, hold: Hold, asset: Asset) -> "HoldView":
-        is_payout = hold.id.startswith(PAYOUT_PREFIX)
         return cls(
-            session_id=None if is_payout else hold.id.removeprefix(_CONSULT),
-            payout_id=hold.id.removeprefix(PAYOUT_PREFIX) if is_payout else None,
+            session_id=_after(_CONSULT, hold.id),
+            payout_id=_after(PAYOUT_PREFIX, hold.id),
+            refund_id=_after(REFUND_PREFIX, hold.id),
+            dispute_id=_after(DISPUTE_PREFIX, hold.id),
             amount=format_minor(hold.amount_minor, asset),
         )
 

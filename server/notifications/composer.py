@@ -7,6 +7,7 @@ from server.auth.ports import AccountRows
 from server.auth.reset_tokens import ResetTokens
 from server.notifications import letters
 from server.notifications.model import Kind, Notice, Notification
+from server.notifications.payment_letters import KINDS, payment_letter
 from server.wire import rfc3339
 
 #: In the template of the app's page for new passwords.
@@ -48,6 +49,8 @@ class AccountComposer:
                 letter = letters.low_balance_letter(account, seconds=int(notice.facts["remainingSeconds"]))
             case Kind.PAYOUT_PAID | Kind.PAYOUT_FAILED:
                 letter = letters.payout_letter(account, notice.facts)
+            case kind if kind in KINDS:
+                letter = payment_letter(kind, account, notice.facts)
             case _:
                 return None
         return self._letter(notice, account.id, account.email, letter, dict(notice.facts))

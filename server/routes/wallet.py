@@ -15,6 +15,8 @@ from billing_engine.payments.errors import (
     SignatureInvalid,
 )
 from billing_engine.payments.model import Payment
+from billing_engine.payments.refund_model import REFUND_PREFIX
+from billing_engine.payments.returns import RETURN_KINDS
 from billing_engine.wallets.service import RECHARGE, Wallets
 from server.auth.model import Role
 from server.gateways.simulated import SimulatedGateway
@@ -52,7 +54,7 @@ class TransactionOut(WireModel):
 
     id: str
     type: Annotated[str, one_of(("CREDIT", "DEBIT"))]
-    kind: Annotated[str, one_of(kind.upper() for kind in (RECHARGE, ENTRY_KIND))]
+    kind: Annotated[str, one_of(kind.upper() for kind in (RECHARGE, ENTRY_KIND, *RETURN_KINDS))]
     amount: MoneyOut
     currency: str
     balance_before: MoneyOut
@@ -194,7 +196,7 @@ def _transaction(
         currency=asset.code,
         balance_before=format_minor(after_minor - change_minor, asset),
         balance_after=format_minor(after_minor, asset),
-        reference_id=reference.removeprefix("consult:"),
+        reference_id=reference.removeprefix("consult:").removeprefix(REFUND_PREFIX),
         status="COMPLETED",
         created_at=row["at_ms"],
     )

@@ -8,6 +8,9 @@ from billing_engine.consultations.model import Session, TimelineRow
 from billing_engine.ledger.audit import audit_activity, audit_ledger
 from billing_engine.ledger.model import floor_of
 from billing_engine.ledger.ports import Activity, Row, Versioned
+from billing_engine.payments.model import Payment
+from billing_engine.payments.refund_model import Dispute, PayerRefund
+from billing_engine.payments.returns_audit import audit_returns
 from billing_engine.payouts.audit import audit_payouts
 from billing_engine.payouts.model import Payout
 from billing_engine.verification import Findings
@@ -25,6 +28,9 @@ class Books:
     reported_activity: Mapping[str, Activity] | None
     sessions: Iterable[Session]
     timeline: Iterable[TimelineRow]
+    payments: Iterable[Payment]
+    payer_refunds: Iterable[PayerRefund]
+    disputes: Iterable[Dispute]
     payouts: Iterable[Payout]
 
 
@@ -45,11 +51,13 @@ def audit_books(books: Books, *, now_ms: int, abandon_ms: int) -> Findings:
     bills = audit_consultations(
         books.sessions, books.timeline, accounts, entries, abandon_ms=abandon_ms, now_ms=now_ms
     )
+    payments = {payment.id: payment for payment in books.payments}
+    gone_back = audit_returns(books.payer_refunds, books.disputes, payments, accounts, entries)
     paid_out = audit_payouts(books.payouts, accounts, entries)
     reports = Findings()
     if books.reported_activity is not None:
         reports = audit_activity(books.rows, books.reported_activity)
-    for part in (bills, paid_out, reports):
+    for part in (bills, gone_back, paid_out, reports):
         found.unfinished += part.unfinished
         found.broken += part.broken
         found.counted |= part.counted

@@ -21,6 +21,8 @@ from server.storage.mongo.client import MongoDatabase
 from server.storage.mongo.failures import store_failures
 from server.storage.mongo.ledger import ACCOUNTS, ENTRIES
 from server.storage.mongo.ledger_documents import row_of, touches_of, versioned_of
+from server.storage.repositories.payer_refunds import DISPUTES, PAYER_REFUNDS, dispute_of, refund_of
+from server.storage.repositories.payments import PAYMENTS, payment_of
 from server.storage.repositories.payouts import PAYOUTS, payout_of
 from server.storage.repositories.sessions import SESSIONS, session_of
 from server.storage.repositories.timeline import TIMELINE, row_of_doc
@@ -89,6 +91,9 @@ async def _read(db: MongoDatabase, snapshot: Any) -> tuple[Books, Findings]:
     sessions: list[Session] = await all_of(SESSIONS.name, lambda document: session_of(dict(document)))
     entries = await all_of(ENTRIES, lambda document: (document, _row(document, found)))
     timeline: list[TimelineRow] = await all_of(TIMELINE.name, lambda document: row_of_doc(dict(document)))
+    payments = await all_of(PAYMENTS.name, lambda document: payment_of(dict(document)))
+    payer_refunds = await all_of(PAYER_REFUNDS.name, lambda document: refund_of(dict(document)))
+    disputes = await all_of(DISPUTES.name, lambda document: dispute_of(dict(document)))
     payouts = await all_of(PAYOUTS.name, lambda document: payout_of(dict(document)))
     books = Books(
         documents=documents,
@@ -97,6 +102,9 @@ async def _read(db: MongoDatabase, snapshot: Any) -> tuple[Books, Findings]:
         reported_activity=_activity([entry for entry, _ in entries]),
         sessions=sessions,
         timeline=timeline,
+        payments=payments,
+        payer_refunds=payer_refunds,
+        disputes=disputes,
         payouts=payouts,
     )
     return books, found

@@ -11,6 +11,8 @@ from billing_engine.ledger.ports import Activity
 from billing_engine.verification import Findings
 from server.storage.audit import Books, audit_books
 from server.storage.collection import CollectionSpec, Doc
+from server.storage.repositories.payer_refunds import DISPUTES, PAYER_REFUNDS, dispute_of, refund_of
+from server.storage.repositories.payments import PAYMENTS, payment_of
 from server.storage.repositories.payouts import PAYOUTS, payout_of
 from server.storage.repositories.sessions import SESSIONS, session_of
 from server.storage.repositories.timeline import TIMELINE, row_of_doc
@@ -39,6 +41,9 @@ def verify_books(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
             reported_activity=_activity(connection) if _has_reports(connection) else None,
             sessions=_sessions(connection),
             timeline=_timeline(connection),
+            payments=map(payment_of, _documents(connection, PAYMENTS)),
+            payer_refunds=map(refund_of, _documents(connection, PAYER_REFUNDS)),
+            disputes=map(dispute_of, _documents(connection, DISPUTES)),
             payouts=map(payout_of, _documents(connection, PAYOUTS)),
         )
         return audit_books(books, now_ms=now_ms, abandon_ms=abandon_ms)

@@ -1,0 +1,52 @@
+"""What the letters about money on its way back to its payer say."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from server.auth.model import Account
+from server.notifications.model import Kind
+
+_SAID: Final[Mapping[Kind, tuple[str, str]]] = {
+    Kind.PAYMENT_REFUNDED: (
+        "Your payment was refunded",
+        (
+            "{amount} {currency} of your payment {paymentId} go back to you, the way that you paid. Banks take some days for it.\n"
+            "Your wallet no longer has this money.\n"
+        ),
+    ),
+    Kind.PAYMENT_REFUND_RETURNED: (
+        "A refund could not be delivered",
+        (
+            "the refund of {amount} {currency} for your payment {paymentId} came back: your bank did not take it.\n"
+            "The money is in your wallet again.\n"
+        ),
+    ),
+    Kind.PAYER_REFUND_FAILED: (
+        "A refund failed",
+        (
+            "the refund {refundId} of {amount} {currency} for the payment {paymentId} failed: {failure}.\n"
+            "The money is in the payer's wallet again.\n"
+        ),
+    ),
+    Kind.DISPUTE_WON: (
+        "The dispute about your payment is over",
+        (
+            "the dispute about your payment {paymentId} over {amount} {currency} was decided against you.\n"
+            "What was set aside for it is in your wallet again.\n"
+        ),
+    ),
+    Kind.DISPUTE_LOST: (
+        "The dispute about your payment is over",
+        (
+            "the dispute about your payment {paymentId} over {amount} {currency} was decided for you: your bank returns it.\n"
+            "Your wallet no longer has this money.\n"
+        ),
+    ),
+}
+KINDS: Final = frozenset(_SAID)
+
+
+def payment_letter(kind: Kind, account: Account, facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Subject and text."""
+    subject, said = _SAID[kind]
+    return subject, f"Hello {account.name},\n\n{said.format_map(facts)}"
