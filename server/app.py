@@ -144,15 +144,22 @@ class _Outer:
         problem = problem_of(error, request_id=request[REQUEST_ID], path=request.path, asset=self._asset)
         request[CODE] = str(problem.body["code"])
         if problem.status >= 500:
-            expected = problem.status != 500
-            log = _log.warning if expected else _log.error
-            log(
-                "request failed",
-                method=request.method,
-                path=request.path,
-                facts=getattr(error, "facts", None),
-                exc_info=error,
-            )
+            facts = getattr(error, "facts", None)
+            if problem.status == 500:
+                _log.error(
+                    "request failed", method=request.method, path=request.path, facts=facts, exc_info=error
+                )
+            else:
+                # Something of ours or a gateway is away: its name says it all, and a traceback a request would bury it.
+                cause = repr(error.__cause__) if error.__cause__ is not None else None
+                _log.warning(
+                    "request failed",
+                    method=request.method,
+                    path=request.path,
+                    error=type(error).__name__,
+                    facts=facts,
+                    cause=cause,
+                )
         return web.Response(
             body=problem.encode(), status=problem.status, headers=problem.headers, content_type=CONTENT_TYPE
         )
