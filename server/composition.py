@@ -336,6 +336,7 @@ class _Process:
             "password changes": identity.password_changes.heal,
             "disabled and deleted accounts": services.control.heal,
             "payouts": services.payouts.heal,
+            "refunds": services.refunds.heal,
         }
         if self.storage.redo is not None:
             healers["messages"] = self.storage.redo

@@ -22,6 +22,7 @@ from billing_engine.payments.ports import Gateway
 from billing_engine.payments.service import PaymentService
 from billing_engine.payments.webhooks import Webhooks
 from billing_engine.payouts.service import PayoutRules, Payouts
+from billing_engine.refunds.service import Refunds
 from billing_engine.wallets.service import WalletRules, Wallets, recharge_of
 from chat.errors import NotFound as NoConversation
 from chat.service import ChatService
@@ -62,6 +63,7 @@ from server.storage.repositories.leases import CollectionLeases
 from server.storage.repositories.payment_methods import CollectionMethods
 from server.storage.repositories.payments import CollectionPayments
 from server.storage.repositories.payouts import CollectionPayouts
+from server.storage.repositories.refunds import CollectionRefundBooks, CollectionRefundRequests
 from server.storage.repositories.reviews import CollectionReviews
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
@@ -92,6 +94,7 @@ class Services:
     reviews: ReviewService
     earnings: EarningsService
     payouts: Payouts
+    refunds: Refunds
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
@@ -286,10 +289,20 @@ async def wire(
         clock=clock,
         new_id=new_id,
     )
+    money_news = MoneyNews(identity.outbox)
+    refunds = Refunds(
+        ledger=ledger,
+        sessions=sessions,
+        books=await CollectionRefundBooks.opened(collections),
+        requests=await CollectionRefundRequests.open(collections),
+        news=money_news,
+        clock=clock,
+        on_credited=consultations.recharged,
+    )
     payouts = Payouts(
         ledger=ledger,
         rows=await CollectionPayouts.open(collections),
-        news=MoneyNews(identity.outbox),
+        news=money_news,
         clock=clock,
         rules=PayoutRules(settings.asset, settings.payout_min_minor),
     )
@@ -314,9 +327,10 @@ async def wire(
         lawyers=lawyers,
         reviews=ReviewService(reviews=reviews, ratings=ratings, sessions=sessions, clock=clock),
         earnings=EarningsService(
-            earnings=LedgerEarnings(ledger, settings.asset), clock=clock, zone=settings.zone
+            earnings=LedgerEarnings(ledger, settings.asset), refunded=refunds, clock=clock, zone=settings.zone
         ),
         payouts=payouts,
+        refunds=refunds,
         audit=audit,
         admin=AdminDesk(
             directory=await CollectionDirectory.open(collections),

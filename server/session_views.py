@@ -44,7 +44,8 @@ class MessageBrief(WireModel):
 class SessionOut(WireModel):
     """A consultation. `remainingSeconds` counts the whole wallet from now; it is null where the viewer may not know it.
 
-    `remainingBalance` is the user's spendable money, for the user and admins.
+    `remainingBalance` is the user's spendable money, for the user and admins. `refundedAmount` is what of `totalAmount` was given
+    back since; lists and `GET /consult/{id}` have it.
     """
 
     session_id: str
@@ -62,6 +63,7 @@ class SessionOut(WireModel):
     end_reason: EndReasonOut | None
     max_amount: MoneyOut | None = None
     remaining_balance: MoneyOut | None = None
+    refunded_amount: MoneyOut | None = None
     timeline: list[TimelineOut] | None = None
     last_message: MessageBrief | None = None
     unread_count: int | None = None

@@ -9,6 +9,13 @@ class SessionNotFound(NotFound):
     detail = "There is no such session."
 
 
+class SessionNotEnded(Conflict):
+    """What is asked for comes after the end."""
+
+    code = "SESSION_NOT_ENDED"
+    detail = "The session has not ended yet."
+
+
 class LawyerNotFound(NotFound):
     """No such lawyer."""
 

@@ -153,9 +153,13 @@ class LedgerStore(Protocol):
         """Sum of the transfers of these kinds into the account on days that start with `day_prefix` (a day or a month)."""
         ...
 
-    async def balance_of_rows(self, account_id: str, asset: str) -> int:
-        """Sum of the asset's rows into the account less those out of it: a system account's balance. (One gateway takes
-        several currencies.)
+    async def total_debited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
+        """The same of the transfers out of the account."""
+        ...
+
+    async def balance_of_rows(self, account_id: str, asset: str, *, before_day: str | None = None) -> int:
+        """Sum of the asset's rows into the account less those out of it, of all days or of those before one: a system account's
+        balance, or what stood on an account when a day began. (One gateway takes several currencies.)
         """
         ...
 

@@ -150,6 +150,15 @@ class Ledger:
         """Sum of what these kinds of transfer brought to the account on days starting with the prefix."""
         return await self._store.total_credited(account_id, kinds=kinds, day_prefix=day_prefix)
 
+    async def total_debited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
+        """Sum of what these kinds of transfer took from the account on days starting with the prefix."""
+        return await self._store.total_debited(account_id, kinds=kinds, day_prefix=day_prefix)
+
+    async def balance_before(self, account_id: str, asset: str, day: str) -> int:
+        """What the account's entries of the days before `day` (YYYY-MM-DD) add up to, after redo of its own."""
+        await self.account(account_id, asset)
+        return await self._store.balance_of_rows(account_id, asset, before_day=day)
+
     async def open_holds(self, prefix: str, *, owner: str | None = None) -> list[OpenHold]:
         """The open holds whose id starts with `prefix`; with `owner` only those that it owns."""
         return await self._store.open_holds(prefix, owner=owner)

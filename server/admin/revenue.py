@@ -11,6 +11,7 @@ from billing_engine.clock import Clock
 from billing_engine.consultations.billing import COMMISSION, ENTRY_KIND, NET
 from billing_engine.ledger.ports import Activity
 from billing_engine.money import Asset
+from billing_engine.refunds.model import REFUND, REFUND_COMMISSION, REFUND_NET
 from billing_engine.wallets.service import RECHARGE
 from server.admin.ports import Books
 from server.errors import ValidationFailed
@@ -31,7 +32,10 @@ class Period(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Turnover:
-    """One period, or all of them together (`period` is empty). Smallest units; gross is the lawyers' net and the commission."""
+    """One period, or all of them together (`period` is empty). Smallest units; gross is the lawyers' net and the commission.
+
+    All three are less what was given back in the period, whenever it was earned: `refunded_minor` says how much of gross that is.
+    """
 
     period: str
     net_minor: int
@@ -40,10 +44,12 @@ class Turnover:
     seconds: int
     recharged_minor: int
     recharges: int
+    refunded_minor: int = 0
+    refunds: int = 0
 
     @property
     def gross_minor(self) -> int:
-        """What consultations cost their users."""
+        """What consultations cost their users, less what they got back."""
         return self.net_minor + self.commission_minor
 
 
@@ -110,14 +116,18 @@ class _Sums:
                 self._quantities[period, booked.kind] += booked.quantity
 
     def of(self, period: str) -> Turnover:
+        net_back = self._amounts[period, REFUND_NET]
+        commission_back = self._amounts[period, REFUND_COMMISSION]
         return Turnover(
             period=period,
-            net_minor=self._amounts[period, NET],
-            commission_minor=self._amounts[period, COMMISSION],
+            net_minor=self._amounts[period, NET] - net_back,
+            commission_minor=self._amounts[period, COMMISSION] - commission_back,
             sessions=self._entries[period, ENTRY_KIND],
             seconds=self._quantities[period, ENTRY_KIND],
             recharged_minor=self._amounts[period, RECHARGE],
             recharges=self._transfers[period, RECHARGE],
+            refunded_minor=net_back + commission_back,
+            refunds=self._entries[period, REFUND],
         )
 
 

@@ -372,7 +372,9 @@ class AdminSessionDetailOut(AdminSessionOut):
 
 
 class TurnoverView(WireModel):
-    """The business of some days. `gross` is what consultations cost, `commission` the platform's part, `net` the lawyers'."""
+    """The business of some days. `gross` is what consultations cost, `commission` the platform's part, `net` the lawyers', each less
+    what was given back on these days: of gross that is `refunded`.
+    """
 
     gross: MoneyOut
     commission: MoneyOut
@@ -381,6 +383,8 @@ class TurnoverView(WireModel):
     seconds: int
     recharged: MoneyOut
     recharges: int
+    refunded: MoneyOut
+    refunds: int
 
     @classmethod
     def of(cls, turnover: Turnover, asset: Asset, **more: Any) -> Self:
@@ -392,6 +396,8 @@ class TurnoverView(WireModel):
             seconds=turnover.seconds,
             recharged=format_minor(turnover.recharged_minor, asset),
             recharges=turnover.recharges,
+            refunded=format_minor(turnover.refunded_minor, asset),
+            refunds=turnover.refunds,
             **more,
         )
 

@@ -34,6 +34,7 @@ _TAGS: Final = {
     "payments": "What was to be paid through a gateway, and what became of it.",
     "lawyers": "Register, be verified, be found.",
     "consultations": "Start, watch and end a paid session.",
+    "refunds": "A consultation's price given back, and asked back.",
     "chat": "The messages of a session. Live ones come over Socket.IO.",
     "reviews": "One to five stars after the end.",
     "earnings": "What a lawyer has earned.",

@@ -47,10 +47,16 @@ class AccountComposer:
                 letter = letters.enabled_letter(account)
             case Kind.LOW_BALANCE:
                 letter = letters.low_balance_letter(account, seconds=int(notice.facts["remainingSeconds"]))
+            case Kind.PAYMENT_DIFFERENCES:
+                letter = letters.payment_differences_letter(account, notice.facts)
             case Kind.PAYOUT_PAID | Kind.PAYOUT_FAILED:
                 letter = letters.payout_letter(account, notice.facts)
             case kind if kind in KINDS:
                 letter = payment_letter(kind, account, notice.facts)
+            case Kind.CONSULTATION_REFUNDED:
+                letter = letters.refunded_letter(account, notice.facts)
+            case Kind.REFUND_REJECTED:
+                letter = letters.refund_rejected_letter(account, reason=str(notice.facts["reason"]))
             case _:
                 return None
         return self._letter(notice, account.id, account.email, letter, dict(notice.facts))

@@ -81,6 +81,19 @@ def low_balance_letter(account: Account, *, seconds: int) -> tuple[str, str]:
     )
 
 
+def payment_differences_letter(account: Account, facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Subject and text, for an admin: what the daily comparison with a gateway found."""
+    return (
+        f"Payments of {facts['day']} differ",
+        (
+            f"Hello {account.name},\n\n"
+            f"our books and the list of the gateway {facts['gateway']} differ for {facts['day']}. Differences: {facts['count']}\n\n"
+            f"{facts['lines']}\n\n"
+            "What to do about each is in the report: GET /admin/payments/report, or tarazu payments-report.\n"
+        ),
+    )
+
+
 def payout_letter(account: Account, facts: Mapping[str, Any]) -> tuple[str, str]:
     """Subject and text: paid, with the bank's reference, or failed, with the reason."""
     amount = f"{facts['amount']} {facts['currency']}"
@@ -90,3 +103,22 @@ def payout_letter(account: Account, facts: Mapping[str, Any]) -> tuple[str, str]
     said = f"your payout of {amount} could not be made. The reason: {facts['reason']}"
     kept = "The money is among your earnings again, and you can ask for it anew."
     return "Your payout could not be made", f"Hello {account.name},\n\n{said}\n\n{kept}\n"
+
+
+def refunded_letter(account: Account, facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Subject and text."""
+    return (
+        "Money for a consultation was given back",
+        (
+            f"Hello {account.name},\n\n"
+            f"{facts['amount']} {facts['currency']} for a consultation are in your wallet again. The reason: {facts['reason']}\n"
+        ),
+    )
+
+
+def refund_rejected_letter(account: Account, *, reason: str) -> tuple[str, str]:
+    """Subject and text."""
+    return (
+        "Your refund request was turned down",
+        f"Hello {account.name},\n\nyour request for a refund was turned down. The reason: {reason}\n",
+    )

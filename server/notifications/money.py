@@ -1,7 +1,8 @@
-"""Tells people about their money: the news of the payouts room, as notices of the outbox."""
+"""Tells people about their money: the news of the payouts and refunds rooms, as notices of the outbox."""
 
 from billing_engine.money import ASSETS, format_minor
 from billing_engine.payouts.model import Payout, PayoutStatus
+from billing_engine.refunds.model import Decision, RefundBook
 from server.notifications.model import Kind
 from server.notifications.outbox import Outbox
 
@@ -24,3 +25,15 @@ class MoneyNews:
         else:
             kind, facts["reason"] = Kind.PAYOUT_FAILED, payout.reason or ""
         await self._outbox.post(kind, id_=f"payout:{payout.id}", user_id=payout.lawyer_id, facts=facts)
+
+    async def refund_decided(self, book: RefundBook, decision: Decision) -> None:
+        """`RefundNews` of the refunds room."""
+        facts = {"sessionId": book.session_id, "reason": decision.reason}
+        if decision.answers_request:
+            facts["requestId"] = decision.id
+        if decision.is_refund:
+            kind, asset = Kind.CONSULTATION_REFUNDED, ASSETS[book.currency]
+            facts |= {"amount": format_minor(decision.amount_minor, asset), "currency": book.currency}
+        else:
+            kind = Kind.REFUND_REJECTED
+        await self._outbox.post(kind, id_=f"refund:{decision.id}", user_id=book.user_id, facts=facts)

@@ -2,18 +2,20 @@
 zone.
 """
 
+from dataclasses import replace
 from datetime import tzinfo
 
 from billing_engine.clock import Clock
 from server.people.model import local_day
-from server.people.ports import EarningRow, Earnings, EarningsSummary
+from server.people.ports import EarningRow, Earnings, EarningsSummary, Refunded
 
 
 class EarningsService:
     """Puts the calendar to the ledger's sums."""
 
-    def __init__(self, *, earnings: Earnings, clock: Clock, zone: tzinfo) -> None:
+    def __init__(self, *, earnings: Earnings, refunded: Refunded, clock: Clock, zone: tzinfo) -> None:
         self._earnings = earnings
+        self._refunded = refunded
         self._clock = clock
         self._zone = zone
 
@@ -22,5 +24,12 @@ class EarningsService:
         return await self._earnings.summary(lawyer_id, day=day, month=day[:7])
 
     async def rows(self, lawyer_id: str, *, limit: int, before: tuple[int, str] | None) -> list[EarningRow]:
-        """One row a consultation, newest first."""
-        return await self._earnings.rows(lawyer_id, limit=limit, before=before)
+        """One row a consultation, newest first, each with what was given back of it."""
+        rows = await self._earnings.rows(lawyer_id, limit=limit, before=before)
+        books = await self._refunded.books([row.session_id for row in rows])
+        return [
+            replace(row, refunded_minor=books[row.session_id].net_back_minor)
+            if row.session_id in books
+            else row
+            for row in rows
+        ]

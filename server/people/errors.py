@@ -1,17 +1,10 @@
 """What can go wrong with lawyers and reviews, by the kinds that `problems.py` knows."""
 
-from billing_engine.consultations.errors import LawyerNotFound, SessionNotFound
+from billing_engine.consultations.errors import LawyerNotFound, SessionNotEnded, SessionNotFound
 from billing_engine.errors import Conflict
 
-# A lawyer or a session that is not there is the same to whoever asks for it, here or to start a consultation.
+# A lawyer or a session that is not there, or not over, is the same to whoever asks for it, here or elsewhere.
 __all__ = ["AlreadyReviewed", "LawyerNotFound", "PapersChanged", "SessionNotEnded", "SessionNotFound"]
-
-
-class SessionNotEnded(Conflict):
-    """A consultation is reviewed after its end."""
-
-    code = "SESSION_NOT_ENDED"
-    detail = "The session has not ended yet."
 
 
 class AlreadyReviewed(Conflict):

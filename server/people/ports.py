@@ -1,10 +1,11 @@
 """What lawyers and reviews need from the outside, in their own words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from billing_engine.consultations.model import Session
+from billing_engine.refunds.model import RefundBook
 from server.people.model import (
     LawyerFilter,
     LawyerProfile,
@@ -147,18 +148,23 @@ class BusyPeople(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EarningsSummary:
-    """A lawyer's earnings, net of commission and refunds. Payouts lower `available_minor` only."""
+    """A lawyer's earnings, net of commission and refunds. Payouts lower `available_minor` only. `receivable_minor` is what later
+    earnings repay: a refund took more than there was.
+    """
 
     total_minor: int
     today_minor: int
     month_minor: int
     available_minor: int
     sessions: int
+    receivable_minor: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EarningRow:
-    """What one consultation earned; `key` is the ledger's, and breaks ties of `at_ms` in paging."""
+    """What one consultation earned, and what of that was given back since; `key` is the ledger's, and breaks ties of `at_ms` in
+    paging.
+    """
 
     session_id: str
     gross_minor: int
@@ -166,6 +172,15 @@ class EarningRow:
     net_minor: int
     at_ms: int
     key: str
+    refunded_minor: int = 0
+
+
+class Refunded(Protocol):
+    """What was given back of consultations."""
+
+    async def books(self, session_ids: Sequence[str]) -> Mapping[str, RefundBook]:
+        """By session; those without any refund are absent."""
+        ...
 
 
 class Earnings(Protocol):

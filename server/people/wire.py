@@ -224,12 +224,15 @@ class ReviewView(WireModel):
 
 
 class EarningsSummaryView(WireModel):
-    """Net of commission and refunds. A payout lowers `available` only."""
+    """Net of commission and refunds. A payout lowers `available` only. `receivable` is what refunds took beyond what there was:
+    later earnings repay it.
+    """
 
     total_earnings: MoneyOut
     today_earnings: MoneyOut
     month_earnings: MoneyOut
     available: MoneyOut
+    receivable: MoneyOut
     total_sessions: int
     currency: str
 
@@ -240,18 +243,20 @@ class EarningsSummaryView(WireModel):
             today_earnings=format_minor(summary.today_minor, asset),
             month_earnings=format_minor(summary.month_minor, asset),
             available=format_minor(summary.available_minor, asset),
+            receivable=format_minor(summary.receivable_minor, asset),
             total_sessions=summary.sessions,
             currency=asset.code,
         )
 
 
 class EarningView(WireModel):
-    """What one consultation earned: gross less commission is net."""
+    """What one consultation earned: gross less commission is net. `refunded` is what of that net was given back since."""
 
     session_id: str
     gross: MoneyOut
     commission: MoneyOut
     net: MoneyOut
+    refunded: MoneyOut
     currency: str
     created_at: Instant
 
@@ -262,6 +267,7 @@ class EarningView(WireModel):
             gross=format_minor(row.gross_minor, asset),
             commission=format_minor(row.commission_minor, asset),
             net=format_minor(row.net_minor, asset),
+            refunded=format_minor(row.refunded_minor, asset),
             currency=asset.code,
             created_at=row.at_ms,
         )

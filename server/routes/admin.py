@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from billing_engine.consultations.errors import SessionNotFound
 from billing_engine.consultations.model import Status
+from billing_engine.money import ASSETS, format_minor
 from server.admin.audit import AuditLog
 from server.admin.errors import AccountNotFound, NoWallet
 from server.admin.model import AuditFilter, SessionFilter, UserFilter
@@ -147,10 +148,14 @@ async def session(call: Call[None, None]) -> AdminSessionDetailOut:
     admin_id, session_id = call.caller.user_id, call.path["session_id"]
     view = await consultations.get(session_id, caller_id=admin_id, is_admin=True)
     row = await _desk(call).closing_entry(view.session)
+    book = (await call.services.refunds.books([session_id])).get(session_id)
     return AdminSessionDetailOut.of(
         view,
         admin_id,
         timeline=timeline_out(await consultations.timeline(session_id)),
+        refunded_amount=format_minor(
+            0 if book is None else book.refunded_minor, ASSETS[view.session.currency]
+        ),
         ledger_entry=None if row is None else EntryView.of(row),
     )
 

@@ -15,6 +15,7 @@ from billing_engine.consultations.errors import (
     StartAborted,
     UserBusy,
 )
+from billing_engine.consultations.model import SessionView
 from billing_engine.money import ASSETS, format_minor, parse_minor
 from server.auth.model import Role
 from server.routing import Audited, Call, Route, only
@@ -95,7 +96,8 @@ async def get(call: Call[None, None]) -> SessionOut:
         session_id, caller_id=call.caller.user_id, is_admin=call.caller.role is Role.ADMIN
     )
     timeline = timeline_out(await consultations.timeline(session_id))
-    return session_out(view, call.caller.user_id, timeline=timeline)
+    given_back = await _refunded(call, [view])
+    return session_out(view, call.caller.user_id, timeline=timeline, refunded_amount=given_back[session_id])
 
 
 async def active(call: Call[None, None]) -> ActiveOut:
@@ -110,9 +112,18 @@ async def mine(call: Call[None, PageQuery]) -> Page[SessionOut]:
     )
     shown = views[:limit]
     overviews = await call.services.chat.overview(caller_id, [view.session.id for view in shown])
+    given_back = await _refunded(call, shown)
     last = shown[-1].session if len(views) > limit else None
     return Page[SessionOut](
-        items=[session_out(view, caller_id, **_overview(overviews.get(view.session.id))) for view in shown],
+        items=[
+            session_out(
+                view,
+                caller_id,
+                refunded_amount=given_back[view.session.id],
+                **_overview(overviews.get(view.session.id)),
+            )
+            for view in shown
+        ],
         next_cursor=encode_cursor(last.created_at_ms, last.id) if last is not None else None,
     )
 
@@ -129,6 +140,18 @@ async def quote(call: Call[None, QuoteQuery]) -> QuoteOut:
         required_balance=format_minor(found.min_needed_minor, services.asset),
         can_start=found.can_start,
     )
+
+
+async def _refunded(call: Call[Any, Any], views: list[SessionView]) -> dict[str, str]:
+    """What was given back of each of these sessions."""
+    books = await call.services.refunds.books([view.session.id for view in views])
+    return {
+        view.session.id: format_minor(
+            books[view.session.id].refunded_minor if view.session.id in books else 0,
+            ASSETS[view.session.currency],
+        )
+        for view in views
+    }
 
 
 def _overview(overview: Any) -> dict[str, Any]:

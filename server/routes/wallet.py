@@ -17,6 +17,7 @@ from billing_engine.payments.errors import (
 from billing_engine.payments.model import Payment
 from billing_engine.payments.refund_model import REFUND_PREFIX
 from billing_engine.payments.returns import RETURN_KINDS
+from billing_engine.refunds.model import REFUND
 from billing_engine.wallets.service import RECHARGE, Wallets
 from server.auth.model import Role
 from server.gateways.simulated import SimulatedGateway
@@ -54,7 +55,7 @@ class TransactionOut(WireModel):
 
     id: str
     type: Annotated[str, one_of(("CREDIT", "DEBIT"))]
-    kind: Annotated[str, one_of(kind.upper() for kind in (RECHARGE, ENTRY_KIND, *RETURN_KINDS))]
+    kind: Annotated[str, one_of(kind.upper() for kind in (RECHARGE, ENTRY_KIND, *RETURN_KINDS, REFUND))]
     amount: MoneyOut
     currency: str
     balance_before: MoneyOut

@@ -13,6 +13,8 @@ from billing_engine.payments.refund_model import Dispute, PayerRefund
 from billing_engine.payments.returns_audit import audit_returns
 from billing_engine.payouts.audit import audit_payouts
 from billing_engine.payouts.model import Payout
+from billing_engine.refunds.audit import audit_refunds
+from billing_engine.refunds.model import RefundBook, RefundRequest
 from billing_engine.verification import Findings
 
 
@@ -32,6 +34,8 @@ class Books:
     payer_refunds: Iterable[PayerRefund]
     disputes: Iterable[Dispute]
     payouts: Iterable[Payout]
+    refund_books: Iterable[RefundBook]
+    refund_requests: Iterable[RefundRequest]
 
 
 def audit_books(books: Books, *, now_ms: int, abandon_ms: int) -> Findings:
@@ -48,16 +52,18 @@ def audit_books(books: Books, *, now_ms: int, abandon_ms: int) -> Findings:
         )
     entries = {row.entry.key: row.entry for row in books.rows}
     entries |= {entry.key: entry for account in accounts.values() for entry in account.tail}
+    sessions = {session.id: session for session in books.sessions}
     bills = audit_consultations(
-        books.sessions, books.timeline, accounts, entries, abandon_ms=abandon_ms, now_ms=now_ms
+        sessions.values(), books.timeline, accounts, entries, abandon_ms=abandon_ms, now_ms=now_ms
     )
     payments = {payment.id: payment for payment in books.payments}
     gone_back = audit_returns(books.payer_refunds, books.disputes, payments, accounts, entries)
     paid_out = audit_payouts(books.payouts, accounts, entries)
+    refunded = audit_refunds(books.refund_books, books.refund_requests, sessions, entries)
     reports = Findings()
     if books.reported_activity is not None:
         reports = audit_activity(books.rows, books.reported_activity)
-    for part in (bills, gone_back, paid_out, reports):
+    for part in (bills, gone_back, paid_out, refunded, reports):
         found.unfinished += part.unfinished
         found.broken += part.broken
         found.counted |= part.counted

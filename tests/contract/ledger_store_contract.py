@@ -418,6 +418,17 @@ class ReportsContract:
         assert await store.total_credited(E, kinds=[]) == Total(0, 0)
         assert await store.total_credited(W, kinds=["net", "commission"]) == Total(5, 1)
         assert await store.total_credited(REVENUE, kinds=["net", "commission"]) == Total(35, 5)
+        assert await store.total_debited(W, kinds=["net"]) == Total(11_111, 5)
+        assert await store.total_debited(W, kinds=["net", "commission"], day_prefix="2026-01") == Total(132, 6)
+        assert await store.total_debited(E, kinds=["net"], day_prefix="2026-01-09") == Total(5, 1)
+        assert await store.total_debited(E, kinds=["net"], day_prefix="2026-02") == Total(0, 0)
+        assert await store.total_debited(E, kinds=[]) == Total(0, 0)
+        # What stood on the account when a day began.
+        assert await store.balance_of_rows(E, INR, before_day="2026-01-09") == 0
+        assert await store.balance_of_rows(E, INR, before_day="2026-01-10") == 1 - 5
+        assert await store.balance_of_rows(E, INR, before_day="2026-02-01") == 111 - 5
+        assert await store.balance_of_rows(E, INR, before_day="2027-01-01") == 11_111 - 5
+        assert await store.balance_of_rows(E, "USD", before_day="2027-01-01") == 0
 
     async def test_a_system_account_is_the_sum_of_its_rows_exactly(self, store: LedgerStore) -> None:
         """Beyond 2**53 a float would have lost the last paisa."""

@@ -177,6 +177,7 @@ async def test_a_store_that_is_gone_is_unavailable_never_empty(db: MongoDatabase
         store.last_instant_ms(),
         store.lines(W, limit=1),
         store.total_credited(W, kinds=["k"]),
+        store.total_debited(W, kinds=["k"]),
         store.balance_of_rows(W, INR),
         store.activity(INR, first_day="2026-01-01", last_day="2026-01-31"),
     ):

@@ -143,12 +143,14 @@ async def test_reports_and_redo_are_index_ranges(db: SqliteDatabase) -> None:
     await store.lines(W, limit=5, before=(5, "k"), kinds=["a", "b"])
     await store.lines(W, limit=5)
     await store.total_credited(W, kinds=["a", "b"], day_prefix="2026-01")
+    await store.total_debited(W, kinds=["a", "b"], day_prefix="2026-01")
     await store.balance_of_rows(W, INR)
+    await store.balance_of_rows(W, INR, before_day="2026-01-01")
     await store.load([W, "wallet:v"])
     await store.rows(["k", "l"])
     db.scan, db.read = real, real_read  # type: ignore[method-assign]
     queries = [sql for sql in seen if sql.startswith("SELECT")]
-    assert len(queries) >= 7
+    assert len(queries) >= 9
     for sql in queries:
         plan = await plan_of(db, sql)
         # The partial index of pending accounts holds nothing else: to read all of it is the point.
@@ -171,6 +173,7 @@ async def test_a_closed_store_is_unavailable_never_empty(tmp_path: Path) -> None
         store.open_holds(""),
         store.lines(W, limit=1),
         store.total_credited(W, kinds=["k"]),
+        store.total_debited(W, kinds=["k"]),
         store.balance_of_rows(W, INR),
         store.activity(INR, first_day="2026-01-01", last_day="2026-01-31"),
     ):

@@ -47,6 +47,8 @@ async def test_a_day_begins_where_the_business_is(api: Api) -> None:
             "seconds": 29,
             "recharged": "500.00",
             "recharges": 1,
+            "refunded": "0.00",
+            "refunds": 0,
         },
         {
             "period": "2026-01-02",
@@ -57,6 +59,8 @@ async def test_a_day_begins_where_the_business_is(api: Api) -> None:
             "seconds": 2,
             "recharged": "10.00",
             "recharges": 1,
+            "refunded": "0.00",
+            "refunds": 0,
         },
     ]
     assert (shown["total"]["gross"], shown["total"]["sessions"]) == ("31.00", 2)

@@ -221,6 +221,37 @@ CALLS: Final = (
                                       "401    200   200    404   404     403        403     200", session_id="ended"),
     row("POST /consult/{session_id}/end",
                                       "401    404   404    404   404     403        403     404", session_id="unknown"),
+    # --- refunds
+    row("POST /admin/consult/{session_id}/refund",
+                                      "401    403   403    403   403     403        403     201",
+        body={"amount": "1.00", "reason": "Bad line."}, session_id="ended"),
+    row("POST /admin/consult/{session_id}/refund",
+                                      "401    403   403    403   403     403        403     404",
+        body={"amount": "1.00", "reason": "Bad line."}, session_id="unknown"),
+    row("POST /consult/{session_id}/refund-request",
+                                      "401    201   403    404   403     403        403     403",
+        body={"reason": "No sound."}, session_id="ended2"),
+    row("POST /consult/{session_id}/refund-request",
+                                      "401    409:REFUND_REQUEST_OPEN 403 404 403 403  403     403",
+        body={"reason": "No sound."}, session_id="ended"),
+    row("POST /consult/{session_id}/refund-request",
+                                      "401    409:SESSION_NOT_ENDED 403 404 403 403    403     403",
+        body={"reason": "No sound."}, session_id="running"),
+    row("POST /consult/{session_id}/refund-request",
+                                      "401    404   403    404   403     403        403     403",
+        body={"reason": "No sound."}, session_id="unknown"),
+    row("GET /refund-requests",       "401    200   403    200   403     403        403     403"),
+    row("GET /admin/refund-requests", "401    403   403    403   403     403        403     200", query="?status=OPEN"),
+    row("POST /admin/refund-requests/{request_id}/approve",
+                                      "401    403   403    403   403     403        403     200", request_id="request"),
+    row("POST /admin/refund-requests/{request_id}/approve",
+                                      "401    403   403    403   403     403        403     404", request_id="unknown"),
+    row("POST /admin/refund-requests/{request_id}/reject",
+                                      "401    403   403    403   403     403        403     200",
+        body={"reason": "It was fine."}, request_id="request"),
+    row("POST /admin/refund-requests/{request_id}/reject",
+                                      "401    403   403    403   403     403        403     404",
+        body={"reason": "It was fine."}, request_id="unknown"),
     # --- chat, reviews
     row("GET /chat/{session_id}",     "401    200   200    404   404     403        403     403", session_id="running"),
     row("GET /chat/{session_id}",     "401    200   200    404   404     403        403     403", session_id="ended"),
@@ -339,6 +370,9 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         ended = await user.start(lawyer.id)
         await api.advance(5)
         await user.end(ended)
+        ended2 = await user.start(lawyer.id)
+        await api.advance(1)
+        await user.end(ended2)
         running = await user.start(lawyer.id)
         left = await api.log_in(user.email)
         assert (await left.post("/auth/logout")).status == 200
@@ -362,6 +396,9 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         ids = {name: person.id for name, person in people.items()}
         ids |= {"running": running, "ended": ended, "unknown": new_id()}
         ids["card"] = (await user.post("/payment-methods/setup")).json["paymentMethodId"]
+        ids["ended2"] = ended2
+        asked = await user.post(f"/consult/{ended}/refund-request", {"reason": "No sound."})
+        ids["request"] = asked.json["id"]
         ids["payout"] = (await lawyer.post("/lawyer/payouts", {"amount": "1.00"})).json["id"]
         yield Town(api, people, nobodies, ids)
 

@@ -494,6 +494,7 @@ async def test_earnings_come_from_the_books_of_the_caller(api: Api) -> None:
         "todayEarnings": "0.00",
         "monthEarnings": "43.75",
         "available": "43.75",
+        "receivable": "0.00",
         "totalSessions": 5,
         "currency": "INR",
     }
@@ -505,6 +506,7 @@ async def test_earnings_come_from_the_books_of_the_caller(api: Api) -> None:
         "gross": "10.00",
         "commission": "1.25",
         "net": "8.75",
+        "refunded": "0.00",
         "currency": "INR",
         "createdAt": "1970-01-01T00:00:05.000Z",
     }

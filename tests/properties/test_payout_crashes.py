@@ -4,10 +4,7 @@ Whatever the moment: earnings are paid once, set aside once or given back once; 
 healing alone finishes what nobody asks about again.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,53 +12,37 @@ from billing_engine.ledger.accounts import PAYOUTS, earnings_of
 from billing_engine.payouts.errors import PayoutDecided
 from billing_engine.payouts.model import PayoutStatus
 from billing_engine.verification import Verdict
-from server.storage.errors import StoreUnavailable
-from tests.support.consult_paths import survived
-from tests.support.desk_paths import NET, DeskStage, a_desk, asked, earned
-from tests.support.faults import Fuse, Moment
+from tests.support.desk_paths import (
+    NET,
+    DeskPath,
+    DeskStage,
+    asked,
+    cut_off,
+    earned,
+    trouble_at_every_await,
+)
 
-Step = Callable[[DeskStage], Awaitable[Any]]
-
-
-@dataclass(frozen=True)
-class MoneyPath:
-    """What comes before, what is disturbed, and the calls that it must at least have made."""
-
-    name: str
-    before: Step
-    act: Step
-    touches: frozenset[str]
+DECIDING = frozenset({"payouts.get", "news.payout_decided", "payouts.settle"})
 
 
 async def healing_a_request(stage: DeskStage) -> None:
-    """The process died before the record; the disturbed part is the healing."""
     await earned(stage)
-    stage.fuse.counting = False
-    stage.fuse.die_at("payouts.add", Moment.BEFORE)
-    assert not await survived(stage, DeskStage.ask)  # type: ignore[arg-type]
-    await reborn(stage, heals=False)
+    await cut_off(stage, DeskStage.ask, "payouts.add")
 
 
 async def healing_a_decision(stage: DeskStage) -> None:
     await asked(stage)
-    stage.fuse.counting = False
-    stage.fuse.die_at("payouts.settle", Moment.BEFORE)
-    assert not await survived(stage, DeskStage.pay)  # type: ignore[arg-type]
-    await reborn(stage, heals=False)
+    await cut_off(stage, DeskStage.pay, "payouts.settle")
 
 
 PATHS = (
-    MoneyPath("request", earned, DeskStage.ask, frozenset({"payouts.add"})),
-    MoneyPath(
-        "paid", asked, DeskStage.pay, frozenset({"payouts.get", "news.payout_decided", "payouts.settle"})
-    ),
-    MoneyPath(
-        "failed", asked, DeskStage.fail, frozenset({"payouts.get", "news.payout_decided", "payouts.settle"})
-    ),
-    MoneyPath(
+    DeskPath("request", earned, DeskStage.ask, frozenset({"payouts.add"})),
+    DeskPath("paid", asked, DeskStage.pay, DECIDING),
+    DeskPath("failed", asked, DeskStage.fail, DECIDING),
+    DeskPath(
         "healing a request", healing_a_request, DeskStage.heal, frozenset({"payouts.queue", "payouts.add"})
     ),
-    MoneyPath(
+    DeskPath(
         "healing a decision",
         healing_a_decision,
         DeskStage.heal,
@@ -70,15 +51,7 @@ PATHS = (
 )
 
 
-async def reborn(stage: DeskStage, *, heals: bool = True) -> None:
-    await stage.die()
-    stage.clock.jump_ms(3_000)
-    await stage.reborn(Fuse(counting=False))
-    if heals:
-        await stage.heal()
-
-
-async def promises(stage: DeskStage, path: MoneyPath) -> None:
+async def promises(stage: DeskStage, path: DeskPath) -> None:
     """After healing and before anybody asks again."""
     found = await stage.audit()
     assert found.verdict is Verdict.CLEAN, (found.broken, found.unfinished)
@@ -109,51 +82,8 @@ async def promises(stage: DeskStage, path: MoneyPath) -> None:
     assert (await stage.audit()).verdict is Verdict.CLEAN
 
 
-async def calls_of(file: Path, path: MoneyPath, *, atomic: bool) -> list[str]:
-    async with a_desk(file, atomic=atomic) as stage:
-        stage.fuse.counting = False
-        await path.before(stage)
-        stage.fuse.counting = True
-        await path.act(stage)
-        calls = list(stage.fuse.calls)
-        stage.fuse.counting = False
-        await reborn(stage)
-        await promises(stage, path)
-        await stage.world.stop()
-    assert set(calls) >= path.touches, sorted(path.touches - set(calls))
-    return calls
-
-
 @pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "stepwise"])
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 @pytest.mark.parametrize("dies", [True, False], ids=["death", "failure"])
-async def test_trouble_at_every_await(path: MoneyPath, atomic: bool, dies: bool, tmp_path: Path) -> None:
-    calls = await calls_of(tmp_path / "whole.db", path, atomic=atomic)
-    for at, label in enumerate(calls):
-        for moment in Moment:
-            async with a_desk(tmp_path / f"{at}{moment}.db", atomic=atomic) as stage:
-                try:
-                    await one_trouble(stage, path, at, moment, dies=dies)
-                except Exception as exc:
-                    exc.add_note(f"{path.name}: {'died' if dies else 'failed'} {moment} call {at}, {label}")
-                    raise
-
-
-async def one_trouble(stage: DeskStage, path: MoneyPath, at: int, moment: Moment, *, dies: bool) -> None:
-    stage.fuse.counting = False
-    await path.before(stage)
-    fuse = stage.fuse
-    fuse.at, fuse.moment, fuse.counting, fuse.calls = at, moment, True, []
-    if dies:
-        assert not await survived(stage, path.act)  # type: ignore[arg-type]
-        await reborn(stage)
-    else:
-        fuse.error = StoreUnavailable
-        with pytest.raises(StoreUnavailable):
-            await path.act(stage)
-        fuse.counting = False
-        # Stepwise, an entry may wait in its tail for whoever reads next.
-        await stage.world.ledger.recover()
-        await stage.heal()
-    await promises(stage, path)
-    await stage.world.stop()
+async def test_trouble_at_every_await(path: DeskPath, atomic: bool, dies: bool, tmp_path: Path) -> None:
+    await trouble_at_every_await(tmp_path, path, promises, atomic=atomic, dies=dies)

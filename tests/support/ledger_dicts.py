@@ -73,11 +73,12 @@ class DictLedgerStore:
             if hold.id.startswith(prefix) and owner in (None, hold.owner)
         ]
 
-    async def balance_of_rows(self, account_id: str, asset: str) -> int:
+    async def balance_of_rows(self, account_id: str, asset: str, *, before_day: str | None = None) -> int:
         return sum(
             transfer.amount_minor * ((transfer.credit == account_id) - (transfer.debit == account_id))
             for row in self.entries.values()
             if row.entry.state == "posted" and row.entry.asset == asset
+            if before_day is None or row.entry.day < before_day
             for transfer in row.entry.transfers
         )
 

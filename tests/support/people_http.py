@@ -1,6 +1,6 @@
 """The people room's routes in the real application: real accounts, tokens and storage, over loopback HTTP."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from aiohttp.test_utils import TestClient, TestServer
 
 from billing_engine.money import INR
+from billing_engine.refunds.model import RefundBook
 from server.admin.audit import AuditLog
 from server.app import build_app
 from server.auth.accounts import Accounts
@@ -36,6 +37,14 @@ from tests.support.people import KnownAccounts, People, people_on
 
 ROUTES = (*lawyers.ROUTES, *earnings.ROUTES, *admin_lawyers.ROUTES, *reviews.ROUTES)
 PASSWORD = "a good password"
+
+
+class NothingRefunded:
+    """Consultations of which nothing was given back."""
+
+    async def books(self, session_ids: Sequence[str]) -> dict[str, RefundBook]:
+        del session_ids
+        return {}
 
 
 @dataclass
@@ -166,7 +175,7 @@ async def open_api(path: Path) -> AsyncIterator[Api]:
                 new_id=new_id,
             ),
             reviews=people.reviews,
-            earnings=EarningsService(earnings=earned, clock=clock, zone=ZoneInfo("Asia/Kolkata")),
+            earnings=EarningsService(earnings=earned, refunded=NothingRefunded(), clock=clock, zone=ZoneInfo("Asia/Kolkata")),
         )
         idempotency = Idempotency(
             rows=await CollectionIdempotency.open(collections), clock=clock, new_id=new_id

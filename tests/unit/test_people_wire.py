@@ -229,7 +229,12 @@ def test_the_lawyer_sees_the_verdict_and_admins_see_whose_it_was() -> None:
 
 def test_earnings_are_decimal_strings() -> None:
     summary = EarningsSummary(
-        total_minor=123_450, today_minor=-50, month_minor=0, available_minor=100, sessions=3
+        total_minor=123_450,
+        today_minor=-50,
+        month_minor=0,
+        available_minor=100,
+        sessions=3,
+        receivable_minor=7,
     )
     row = EarningRow("s1", gross_minor=1_000, commission_minor=125, net_minor=875, at_ms=0, key="k")
 
@@ -238,6 +243,7 @@ def test_earnings_are_decimal_strings() -> None:
         "todayEarnings": "-0.50",
         "monthEarnings": "0.00",
         "available": "1.00",
+        "receivable": "0.07",
         "totalSessions": 3,
         "currency": "INR",
     }
@@ -246,6 +252,7 @@ def test_earnings_are_decimal_strings() -> None:
         "gross": "10.00",
         "commission": "1.25",
         "net": "8.75",
+        "refunded": "0.00",
         "currency": "INR",
         "createdAt": "1970-01-01T00:00:00.000Z",
     }

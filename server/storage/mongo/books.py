@@ -24,6 +24,12 @@ from server.storage.mongo.ledger_documents import row_of, touches_of, versioned_
 from server.storage.repositories.payer_refunds import DISPUTES, PAYER_REFUNDS, dispute_of, refund_of
 from server.storage.repositories.payments import PAYMENTS, payment_of
 from server.storage.repositories.payouts import PAYOUTS, payout_of
+from server.storage.repositories.refunds import (
+    REFUND_BOOKS,
+    REFUND_REQUESTS,
+    refund_book_of,
+    refund_request_of,
+)
 from server.storage.repositories.sessions import SESSIONS, session_of
 from server.storage.repositories.timeline import TIMELINE, row_of_doc
 
@@ -95,6 +101,8 @@ async def _read(db: MongoDatabase, snapshot: Any) -> tuple[Books, Findings]:
     payer_refunds = await all_of(PAYER_REFUNDS.name, lambda document: refund_of(dict(document)))
     disputes = await all_of(DISPUTES.name, lambda document: dispute_of(dict(document)))
     payouts = await all_of(PAYOUTS.name, lambda document: payout_of(dict(document)))
+    refund_books = await all_of(REFUND_BOOKS.name, lambda document: refund_book_of(dict(document)))
+    requests = await all_of(REFUND_REQUESTS.name, lambda document: refund_request_of(dict(document)))
     books = Books(
         documents=documents,
         rows=[row for _, row in entries],
@@ -106,6 +114,8 @@ async def _read(db: MongoDatabase, snapshot: Any) -> tuple[Books, Findings]:
         payer_refunds=payer_refunds,
         disputes=disputes,
         payouts=payouts,
+        refund_books=refund_books,
+        refund_requests=requests,
     )
     return books, found
 

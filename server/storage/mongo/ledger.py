@@ -261,18 +261,25 @@ class MongoLedgerStore:
         return [_line(row_of(document), account_id) for document in found]
 
     async def total_credited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
+        return await self._total("credit", account_id, kinds, day_prefix)
+
+    async def total_debited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
+        return await self._total("debit", account_id, kinds, day_prefix)
+
+    async def _total(self, side: str, account_id: str, kinds: Sequence[str], day_prefix: str) -> Total:
         # '~' sorts after every digit and dash of a day.
         days = {"$gte": day_prefix, "$lt": day_prefix + "~"}
         stages = unwound(
             {**_touching(account_id), "day": days},
-            {"transfers.credit": account_id, "transfers.kind": {"$in": list(kinds)}},
+            {f"transfers.{side}": account_id, "transfers.kind": {"$in": list(kinds)}},
         )
         groups = await self._db.aggregate(ENTRIES, [*stages, *summed("$transfers.amount", account_id)])
         return Total(*next(iter(sums_of(groups).values()), (0, 0)))
 
-    async def balance_of_rows(self, account_id: str, asset: str) -> int:
+    async def balance_of_rows(self, account_id: str, asset: str, *, before_day: str | None = None) -> int:
         here = [{"transfers.credit": account_id}, {"transfers.debit": account_id}]
-        stages = unwound({**_touching(account_id), "asset": asset}, {"$or": here})
+        days = {} if before_day is None else {"day": {"$lt": before_day}}
+        stages = unwound({**_touching(account_id), "asset": asset, **days}, {"$or": here})
         way = {"$cond": [{"$eq": ["$transfers.credit", account_id]}, "into", "out of"]}
         sums = sums_of(await self._db.aggregate(ENTRIES, [*stages, *summed("$transfers.amount", way)]))
         return sums.get("into", (0, 0))[0] - sums.get("out of", (0, 0))[0]

@@ -14,6 +14,12 @@ from server.storage.collection import CollectionSpec, Doc
 from server.storage.repositories.payer_refunds import DISPUTES, PAYER_REFUNDS, dispute_of, refund_of
 from server.storage.repositories.payments import PAYMENTS, payment_of
 from server.storage.repositories.payouts import PAYOUTS, payout_of
+from server.storage.repositories.refunds import (
+    REFUND_BOOKS,
+    REFUND_REQUESTS,
+    refund_book_of,
+    refund_request_of,
+)
 from server.storage.repositories.sessions import SESSIONS, session_of
 from server.storage.repositories.timeline import TIMELINE, row_of_doc
 from server.storage.sqlite.engine import open_readonly
@@ -31,7 +37,7 @@ def verify_books(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
     try:
         connection.execute("BEGIN")
         if not _exists(connection, "ledger_accounts"):
-            return Findings(counted={"accounts": 0, "entries": 0, "sessions": 0, "payouts": 0})
+            return Findings(counted={"accounts": 0, "entries": 0, "sessions": 0, "payouts": 0, "refunds": 0})
         books = Books(
             documents=list(all_accounts(connection)),
             rows=list(all_rows(connection)),
@@ -45,6 +51,8 @@ def verify_books(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
             payer_refunds=map(refund_of, _documents(connection, PAYER_REFUNDS)),
             disputes=map(dispute_of, _documents(connection, DISPUTES)),
             payouts=map(payout_of, _documents(connection, PAYOUTS)),
+            refund_books=map(refund_book_of, _documents(connection, REFUND_BOOKS)),
+            refund_requests=map(refund_request_of, _documents(connection, REFUND_REQUESTS)),
         )
         return audit_books(books, now_ms=now_ms, abandon_ms=abandon_ms)
     finally:

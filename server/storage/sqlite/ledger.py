@@ -211,22 +211,31 @@ class SqliteLedgerStore:
         return await self._db.scan(lambda conn: _lines(conn, account_id, limit, before, kinds))
 
     async def total_credited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
+        return await self._total("credit", account_id, kinds, day_prefix)
+
+    async def total_debited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
+        return await self._total("debit", account_id, kinds, day_prefix)
+
+    async def _total(self, side: str, account_id: str, kinds: Sequence[str], day_prefix: str) -> Total:
         marks = ", ".join("?" * len(kinds))
         sql = (
             f"SELECT COALESCE(SUM(amount), 0), COUNT(*) FROM ledger_transfers"
-            f" WHERE credit = ? AND kind IN ({marks}) AND day >= ? AND day < ?"
+            f" WHERE {side} = ? AND kind IN ({marks}) AND day >= ? AND day < ?"
         )
         # '~' sorts after every digit and dash of a day.
         args = (account_id, *kinds, day_prefix, day_prefix + "~")
         amount, rows = await self._db.scan(lambda conn: conn.execute(sql, args).fetchone())
         return Total(amount, rows)
 
-    async def balance_of_rows(self, account_id: str, asset: str) -> int:
+    async def balance_of_rows(self, account_id: str, asset: str, *, before_day: str | None = None) -> int:
+        matching = "= ?1 AND asset = ?2 AND day < ?3"
         sql = (
-            "SELECT (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfers WHERE credit = ?1 AND asset = ?2)"
-            " - (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfers WHERE debit = ?1 AND asset = ?2)"
+            f"SELECT (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfers WHERE credit {matching})"
+            f" - (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfers WHERE debit {matching})"
         )
-        (balance,) = await self._db.scan(lambda conn: conn.execute(sql, (account_id, asset)).fetchone())
+        # '~' sorts after every day.
+        args = (account_id, asset, "~" if before_day is None else before_day)
+        (balance,) = await self._db.scan(lambda conn: conn.execute(sql, args).fetchone())
         return int(balance)
 
     async def activity(self, asset: str, *, first_day: str, last_day: str) -> Activity:
