@@ -86,9 +86,11 @@ class StripeConnection:
             found.extend(items)
             if not items or not answer.get("has_more"):
                 return found
-            after = str(items[-1]["id"]) if "id" in items[-1] else None
-            if after is None:
+            last = items[-1].get("id")
+            if not isinstance(last, str) or last == after:
+                # A page that goes nowhere: asked for ever, it would never end.
                 raise _unavailable("no such answer is known", "list")
+            after = last
 
     async def close(self) -> None:
         await self._http.close_async()

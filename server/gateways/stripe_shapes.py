@@ -110,7 +110,7 @@ def attempt_of_session(session: Json, failure: str | None) -> Attempt | None:
 
 def attempt_of_charge(charge: Json) -> Attempt | None:
     """A charge that was refunded, as the payment that it is of. None: it is of none, so not ours."""
-    intent = _id(charge.get("payment_intent"))
+    intent = _id(charge["payment_intent"])
     if intent is None:
         return None
     word = _text(charge, "status")
@@ -136,7 +136,7 @@ def attempt_of_charge(charge: Json) -> Attempt | None:
 
 def refund_of(refund: Json) -> GatewayRefund | None:
     """None: it is of a charge without a payment, so not ours."""
-    intent = _id(refund.get("payment_intent"))
+    intent = _id(refund["payment_intent"])
     if intent is None:
         return None
     amount_minor, currency = from_stripe(_number(refund, "amount"), _text(refund, "currency"))
@@ -153,7 +153,7 @@ def refund_of(refund: Json) -> GatewayRefund | None:
 
 def dispute_of(dispute: Json) -> GatewayDispute | None:
     """None: it is about a charge without a payment, so not ours. What is neither won nor lost is open, an inquiry too."""
-    intent = _id(dispute.get("payment_intent"))
+    intent = _id(dispute["payment_intent"])
     if intent is None:
         return None
     amount_minor, currency = from_stripe(_number(dispute, "amount"), _text(dispute, "currency"))

@@ -356,6 +356,21 @@ async def test_after_a_day_a_charge_is_still_one(fake: FakeStripe, gateway: Stri
     assert len(fake.books.intents) == 1
 
 
+async def test_a_charge_that_failed_is_found_with_its_reason(
+    fake: FakeStripe, gateway: StripeGateway
+) -> None:
+    """A charge in doubt is looked up: a decline whose reply was lost is a decline."""
+    method = await kept_card(fake, gateway)
+    fake.books.declines[method.id] = ("card_declined", "stolen_card")
+    with pytest.raises(GatewayRefused):
+        await gateway.charge_saved(WISH, method)
+
+    found = await gateway.find_charge(WISH, method)
+
+    assert found is not None
+    assert (found.status, found.failure) == (AttemptStatus.FAILED, "stolen_card")
+
+
 async def test_what_was_charged_before_is_not_known_so_nothing_is_charged(
     fake: FakeStripe, gateway: StripeGateway
 ) -> None:
@@ -463,6 +478,53 @@ async def test_every_answer_that_is_none_leaves_the_outcome_unknown(
 
     gateway.connection.timeout_s = 30
     assert (await gateway.attempt(payment)).id == payment
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"data": None},
+        {"data": {}},
+        {"data": [1]},
+        {"data": [{}]},
+        {"data": [{}], "has_more": True},
+        {"data": [{"id": 7}], "has_more": True},
+        {"data": [{**payload("refund"), "amount": None}]},
+        # The same page again and again.
+        {"data": [payload("refund")], "has_more": True},
+    ],
+    ids=range(9),
+)
+async def test_a_list_that_is_none_is_not_taken_for_an_empty_one(
+    fake: FakeStripe, gateway: StripeGateway, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    """No refund on the list would mean that one more may be made."""
+    monkeypatch.setattr(fake, "_found", lambda *_: {"object": "list", **answer})
+
+    with pytest.raises(GatewayUnavailable):
+        await gateway.refunds("pi_1")
+
+
+async def test_a_payment_without_its_amount_is_not_one_of_nothing(
+    fake: FakeStripe, gateway: StripeGateway
+) -> None:
+    order = await gateway.create_order(WISH)
+    payment = fake.pay(order.id)
+    fake.books.intents[payment]["amount_received"] = None
+
+    for call in (gateway.attempt(payment), gateway.attempts(order.id), gateway.attempts_between(0, 10**13)):
+        with pytest.raises(GatewayUnavailable):
+            await call
+
+
+async def test_an_order_without_a_page_to_pay_at_is_none(
+    fake: FakeStripe, gateway: StripeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "_found", lambda *_: payload("checkout_session", url=None))
+
+    with pytest.raises(GatewayUnavailable):
+        await gateway.create_order(WISH)
 
 
 async def test_nobody_at_the_address_is_unavailable(fake: FakeStripe) -> None:
