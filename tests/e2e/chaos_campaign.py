@@ -98,9 +98,10 @@ class Campaign:
         """Everybody goes on and ends; what ended long ago is as it was; both sides' sums are right."""
         await self._each(lambda pair: pair.end())
         # Nothing is left of the faults: everybody is free and can start.
-        for lawyer_id in {pair.lawyer.id for pair in self.pairs}:
-            for pair in self._with(lawyer_id):
-                await pair.consult_once_more()
+        by_lawyer: dict[str, list[RoamingPair]] = {}
+        for pair in self.pairs:
+            by_lawyer.setdefault(pair.lawyer.id, []).append(pair)
+        await asyncio.gather(*map(_in_turn, by_lawyer.values()))
         await self._each(lambda pair: pair.check_all(self.breaker.outages))
         await self._each(lambda pair: pair.check_settled())
         assert_one_at_a_time(self.pairs)
@@ -173,8 +174,8 @@ class Campaign:
         talking = {pair.lawyer.id for pair in self.pairs if pair.session_id is not None}
         free = [pair for pair in self.pairs if pair.lawyer.id not in talking]
         by_lawyer = {pair.lawyer.id: pair for pair in free}
-        for pair in list(by_lawyer.values())[:_STARTED_AT_REST]:
-            await pair.consult_once_more()
+        first = list(by_lawyer.values())[:_STARTED_AT_REST]
+        await asyncio.gather(*(pair.consult_once_more() for pair in first))
 
     async def _until(self, condition: Callable[[], Awaitable[str | None]]) -> None:
         """Wait for it to say nothing."""
@@ -227,6 +228,11 @@ class Campaign:
 
     def _with(self, lawyer_id: str) -> list[RoamingPair]:
         return [pair for pair in self.pairs if pair.lawyer.id == lawyer_id]
+
+
+async def _in_turn(pairs: list[RoamingPair]) -> None:
+    for pair in pairs:
+        await pair.consult_once_more()
 
 
 async def _done(work: Awaitable[None]) -> None:
