@@ -419,7 +419,9 @@ class ReportsContract:
         assert await store.total_credited(W, kinds=["net", "commission"]) == Total(5, 1)
         assert await store.total_credited(REVENUE, kinds=["net", "commission"]) == Total(35, 5)
         assert await store.total_debited(W, kinds=["net"]) == Total(11_111, 5)
-        assert await store.total_debited(W, kinds=["net", "commission"], day_prefix="2026-01") == Total(132, 6)
+        assert await store.total_debited(W, kinds=["net", "commission"], day_prefix="2026-01") == Total(
+            132, 6
+        )
         assert await store.total_debited(E, kinds=["net"], day_prefix="2026-01-09") == Total(5, 1)
         assert await store.total_debited(E, kinds=["net"], day_prefix="2026-02") == Total(0, 0)
         assert await store.total_debited(E, kinds=[]) == Total(0, 0)

@@ -77,7 +77,14 @@ SESSION: Final = {
     *("remainingSeconds", "durationSeconds", "totalAmount", "endedAt", "endReason"),
 }
 #: Beyond the documented session; null where they do not belong.
-SESSION_MORE: Final = {"maxAmount", "remainingBalance", "timeline", "lastMessage", "unreadCount", "refundedAmount"}
+SESSION_MORE: Final = {
+    "maxAmount",
+    "remainingBalance",
+    "timeline",
+    "lastMessage",
+    "unreadCount",
+    "refundedAmount",
+}
 LAWYER: Final = {"id", "name", "ratePerMinute", "rating", "reviewCount", "isVerified", "isOnline", "isBusy"}
 LAWYER_MORE: Final = {
     *("currency", "specializations", "languages", "bio", "createdAt", "barCouncilNumber", "verification"),
@@ -262,7 +269,15 @@ async def test_the_whole_story_is_in_the_documented_words(api: Api) -> None:
     assert note("review", posted, 201, review)["rating"] == 4
     reviews = note("reviews", await user.get(f"/lawyer/{lawyer.id}/reviews"), 200, {"items", "nextCursor"})
     assert set(reviews["items"][0]) == review
-    summary = {"totalEarnings", "todayEarnings", "monthEarnings", "totalSessions", "currency", "available", "receivable"}
+    summary = {
+        "totalEarnings",
+        "todayEarnings",
+        "monthEarnings",
+        "totalSessions",
+        "currency",
+        "available",
+        "receivable",
+    }
     note("summary", await lawyer.get("/lawyer/earnings/summary"), 200, summary)
     earned = note("earnings", await lawyer.get("/lawyer/earnings"), 200, {"items", "nextCursor"})
     assert set(earned["items"][0]) == {"sessionId", "gross", "commission", "net", "currency", "createdAt"}

@@ -175,7 +175,9 @@ async def open_api(path: Path) -> AsyncIterator[Api]:
                 new_id=new_id,
             ),
             reviews=people.reviews,
-            earnings=EarningsService(earnings=earned, refunded=NothingRefunded(), clock=clock, zone=ZoneInfo("Asia/Kolkata")),
+            earnings=EarningsService(
+                earnings=earned, refunded=NothingRefunded(), clock=clock, zone=ZoneInfo("Asia/Kolkata")
+            ),
         )
         idempotency = Idempotency(
             rows=await CollectionIdempotency.open(collections), clock=clock, new_id=new_id
