@@ -5,6 +5,7 @@ Source: https://razorpay.com/docs/api
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -148,8 +149,11 @@ class RazorpayGateway:
             return known
 
     async def _refund_of(self, attempt_id: str, reference: str) -> GatewayRefund | None:
+        """By the note, which holds it whole, or by the receipt: notes can be edited by people, receipts cannot."""
         wanted = {reference, receipt_of(reference)}
-        return next((one for one in await self._api.refunds_of(attempt_id) if one.reference in wanted), None)
+        refunds = await self._api.refunds_of(attempt_id)
+        found = next((one for one in refunds if one.reference in wanted), None)
+        return None if found is None else replace(found, reference=reference)
 
     # --- saved means of payment ---
 

@@ -434,6 +434,23 @@ async def test_a_refund_that_the_gateway_no_longer_knows_by_its_key_is_found(
     assert fake.books.payment(payment_id)["amount_refunded"] == 100
 
 
+@pytest.mark.parametrize("reference", ["refund-1", "refund-" + "x" * 100])
+async def test_a_refund_whose_notes_somebody_has_edited_is_found(
+    fake: FakeRazorpay, gateway: RazorpayGateway, reference: str
+) -> None:
+    """People edit notes in the dashboard; a receipt they cannot."""
+    order = await gateway.create_order(wish())
+    payment_id = fake.pay(order.id)["razorpay_payment_id"]
+    first = await gateway.refund(payment_id, amount_minor=100, currency="INR", reference=reference)
+    fake.books._keys.clear()
+    fake.books.refunds[first.id]["notes"] = {"comment": "asked twice"}
+
+    again = await gateway.refund(payment_id, amount_minor=100, currency="INR", reference=reference)
+
+    assert again.id == first.id
+    assert again.reference == reference
+
+
 async def test_a_refunds_reference_is_for_one_amount(fake: FakeRazorpay, gateway: RazorpayGateway) -> None:
     order = await gateway.create_order(wish())
     payment_id = fake.pay(order.id)["razorpay_payment_id"]
