@@ -129,12 +129,12 @@ class Breaker:
                     self.cluster.freeze(worker)
                     await self._wait(fault.for_s, finally_=lambda: self.cluster.thaw(worker))
             case "kill store":
-                async with self._alone("store"):
+                async with self._storeless():
                     await asyncio.to_thread(self.cluster.mongo.kill)
                     await asyncio.sleep(fault.for_s)
                     await asyncio.to_thread(self.cluster.mongo.start)
             case "freeze store":
-                async with self._alone("store"):
+                async with self._storeless():
                     self.cluster.mongo.freeze()
                     await self._wait(fault.for_s, finally_=self.cluster.mongo.thaw)
             case "kill redis":
@@ -158,6 +158,13 @@ class Breaker:
             for name in sorted(names):
                 await stack.enter_async_context(self._busy[name])
             yield
+
+    @asynccontextmanager
+    async def _storeless(self) -> AsyncIterator[None]:
+        async with self._alone("store"):
+            broken_ms = wall_ms()
+            yield
+            self.outages.storeless.append((broken_ms, wall_ms()))
 
     @staticmethod
     async def _wait(for_s: float, *, finally_: Callable[[], None]) -> None:

@@ -38,6 +38,7 @@ _BEGUN: Final = ("sessionId", "startedAt")
 _DONE: Final = ("paymentId", "amount", "transaction", *_BEGUN, "endedAt", "totalAmount")
 #: A join may ask for so many.
 _MOST_PENDING: Final = 50
+_TICK_S: Final = 1
 #: Two processes' clocks on one machine.
 _CLOCKS_MS: Final = 20
 
@@ -57,6 +58,8 @@ class Outages:
     orphaned: list[Orphaned] = field(default_factory=list)
     #: (killed, serving again): no web process lived in between.
     dark: list[tuple[int, int]] = field(default_factory=list)
+    #: (broken, mended): the store answered nobody in between.
+    storeless: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -384,6 +387,14 @@ class RoamingPair(Pair):
                 # Whoever serves first has taken everything up before: nothing that comes later proves service before.
                 assert any(a <= killed_ms + 1 and killed_ms <= b for a, b in pauses), (
                     f"time without any process is billed, after {killed_ms}: {session}"
+                )
+        # Time is paid for up to the next tick, and the lead, which is two store timeouts; and a commit was under way.
+        paid_ms = (_TICK_S + 3 * self.commit_s) * 1000
+        for broken_ms, mended_ms in outages.storeless:
+            if mended_ms - broken_ms > paid_ms and started_ms < broken_ms and ended_ms > mended_ms:
+                paused = [instant_ms(row["at"]) for row in session["timeline"] if row["event"] == "pause"]
+                assert any(broken_ms <= at <= mended_ms for at in paused), (
+                    f"time without a store is billed, from {broken_ms} to {mended_ms}: {session}"
                 )
         killed = [one.killed_ms for one in outages.orphaned if session["sessionId"] in one.session_ids]
         for killed_ms in killed:
