@@ -1,4 +1,4 @@
-"""The command line: serve, create-admin, verify-ledger, backup, demo, worker."""
+"""The command line: serve, create-admin, verify-ledger, payments-report, backup, demo, worker."""
 
 import os
 import sqlite3
@@ -11,6 +11,7 @@ import typer
 import uvloop
 
 from billing_engine.errors import BillingError
+from billing_engine.payments.report_model import Report, ReportStatus
 from billing_engine.verification import Finding, Findings, Verdict
 from server.control import ControlFailed, ask_server
 from server.logs import configure_logging
@@ -23,6 +24,14 @@ T = TypeVar("T")
 #: The exit codes of `verify-ledger` (SPEC 12); 1 is a failure of the command itself, 2 of its use or settings.
 EXIT_OF: Final = {Verdict.CLEAN: 0, Verdict.UNFINISHED: 3, Verdict.BROKEN: 4}
 _AUDIT_TIMEOUT_MS: Final = 60_000
+#: The exit codes of `payments-report`. That nobody knows is a failure, and never clean.
+REPORT_EXIT_OF: Final = {
+    ReportStatus.CLEAN: 0,
+    ReportStatus.UNAVAILABLE: 1,
+    ReportStatus.DIFFERENCES: 3,
+}
+#: A gateway's list of a long day has many pages.
+_REPORT_TIMEOUT_S: Final = 600
 #: How many findings of a kind are printed.
 _SHOWN: Final = 50
 
@@ -152,6 +161,46 @@ def _print_findings(kind: str, findings: list[Finding]) -> None:
         typer.echo(f"{kind}: {finding.rule}: {finding.subject}: {finding.detail}")
     if len(findings) > _SHOWN:
         typer.echo(f"{kind}: and {len(findings) - _SHOWN} more")
+
+
+@app.command("payments-report")
+def payments_report(
+    day: Annotated[str, typer.Option(help="A local day, such as 2026-11-21.")],
+    gateway: Annotated[str, typer.Option(help="One alone; without it all of them.")] = "",
+) -> None:
+    """Compare a day's payments with the gateways' lists, also beside a running server; exit 0 clean, 3 with differences."""
+    from server.payment_reports import printed  # noqa: PLC0415 - see serve
+
+    settings = _settings()
+    try:
+        made = _run(_payments_report(settings, day, gateway or None))
+    except (ControlFailed, CannotOpen) as exc:
+        _fail(str(exc))
+    except BillingError as exc:
+        _fail(f"no report: {exc.detail}")
+    for report in made:
+        for line in printed(report):
+            typer.echo(line)
+    # What is known to differ says more than what nobody knows.
+    raise typer.Exit(max((REPORT_EXIT_OF[report.status] for report in made), default=0))
+
+
+async def _payments_report(settings: Settings, day: str, gateway: str | None) -> list[Report]:
+    from server.composition import build_reports  # noqa: PLC0415 - see serve
+    from server.payment_reports import make_reports  # noqa: PLC0415 - see serve
+    from server.storage.repositories.payment_reports import report_of  # noqa: PLC0415 - see serve
+
+    try:
+        async with build_reports(settings) as reports:
+            return await make_reports(reports, day, gateway)
+    except DatabaseInUse:
+        answer = await ask_server(
+            settings.sqlite_path,
+            "payments-report",
+            {"day": day, "gateway": gateway},
+            timeout_s=_REPORT_TIMEOUT_S,
+        )
+        return [report_of(doc) for doc in answer["reports"]]
 
 
 @app.command()

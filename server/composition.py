@@ -17,6 +17,7 @@ from billing_engine.consultations.ports import Locks, NoPeers, Peers
 from billing_engine.consultations.takeover import WEB, WORKER, Takeover
 from billing_engine.errors import Unavailable
 from billing_engine.ledger.service import Ledger
+from billing_engine.payments.report import DailyReports
 from chat.errors import Unauthenticated as NotAuthenticated
 from chat.namespace import BYE_DISABLED, BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
@@ -38,6 +39,7 @@ from server.locks.local import LocalLocks
 from server.metrics import Metrics
 from server.notifications.low_balance import LowBalanceNotices
 from server.notifications.outbox import Outbox
+from server.payment_reports import make_reports
 from server.peers import LEAVING, SIGNED_OUT, BusPeers, hear_peers
 from server.people.model import local_day
 from server.periodic import Periodic
@@ -51,6 +53,7 @@ from server.services import BillingGate, Services, Wired, rules_of, wire
 from server.settings import Settings
 from server.storage.backend import Storage, open_collections, open_storage
 from server.storage.repositories.idempotency import CollectionIdempotency
+from server.storage.repositories.payment_reports import report_doc
 
 #: `readyz` fails when this process's clock is further from the store's (LEDGER 4); on SQLite that is the machine's.
 CLOCK_TOLERANCE_MS: Final = 500
@@ -60,6 +63,8 @@ _SIGN_OUTS_EVERY_MS: Final = 2_000
 _LETTERS_EVERY_MS: Final = 1_000
 #: How often somebody looks which payments the gateways are to be asked about.
 _PAYMENTS_EVERY_MS: Final = 1_000
+#: How often somebody looks whether a day is over that has not been compared with the gateways' lists.
+_REPORTS_EVERY_MS: Final = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,14 @@ async def build_accounts(settings: Settings) -> AsyncIterator[Accounts]:
 
 
 @asynccontextmanager
+async def build_reports(settings: Settings) -> AsyncIterator[DailyReports]:
+    """The daily reports alone, for the command line. Raises `DatabaseInUse`, `CannotOpen`."""
+    async with AsyncExitStack() as stack:
+        process = await _Process.open(settings, stack, role=WORKER)
+        yield process.wired.services.payment_reports
+
+
+@asynccontextmanager
 async def build(
     settings: Settings, *, on_fatal: Callable[[BaseException], None] = lambda _: None
 ) -> AsyncIterator[Server]:
@@ -122,7 +135,10 @@ async def build(
             await process.follow_sign_outs()
         else:
             await process.do_chores()
-            commands = {"create-admin": _create_admin_command(identity.accounts)}
+            commands = {
+                "create-admin": _create_admin_command(identity.accounts),
+                "payments-report": _payments_report_command(services.payment_reports),
+            }
             await stack.enter_async_context(serve_commands(settings.sqlite_path, commands))
         if process.wired.takeover is not None:
             await process.wired.takeover.know_the_others()
@@ -319,6 +335,14 @@ class _Process:
         gateways = Periodic("payments", self._ask_gateways, clock=self.clock, every_ms=_PAYMENTS_EVERY_MS)
         gateways.start()
         self.stack.push_async_callback(gateways.stop)
+        reports = Periodic(
+            "payment reports",
+            self.wired.services.payment_reports.make_missing,
+            clock=self.clock,
+            every_ms=_REPORTS_EVERY_MS,
+        )
+        reports.start()
+        self.stack.push_async_callback(reports.stop)
 
     async def _ask_gateways(self) -> None:
         """Payments and refunds in doubt, and events that a process which is gone has left."""
@@ -467,6 +491,16 @@ def _close_sockets(realtime: Realtime, bus: Bus | None) -> Callable[[Ended], Non
             bus.tell(SIGNED_OUT, {})
 
     return revoked
+
+
+def _payments_report_command(
+    reports: DailyReports,
+) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
+    async def make(arguments: dict[str, Any]) -> dict[str, Any]:
+        made = await make_reports(reports, arguments["day"], arguments["gateway"])
+        return {"reports": [report_doc(report) for report in made]}
+
+    return make
 
 
 def _create_admin_command(accounts: Accounts) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:

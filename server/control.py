@@ -83,7 +83,9 @@ async def _answer(request: web.Request, commands: dict[str, Command]) -> web.Res
     return web.json_response(answer)
 
 
-async def ask_server(database: Path, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+async def ask_server(
+    database: Path, command: str, arguments: dict[str, Any], *, timeout_s: float = 30
+) -> dict[str, Any]:
     """Run a command in the server that has the database open.
 
     Raises:
@@ -93,7 +95,9 @@ async def ask_server(database: Path, command: str, arguments: dict[str, Any]) ->
     connector = aiohttp.UnixConnector(path=str(path))
     try:
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as http,
+            aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=timeout_s)
+            ) as http,
             http.post(f"http://control/{command}", json=arguments) as response,
         ):
             answer: dict[str, Any] = await response.json()

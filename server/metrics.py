@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 #: Seconds. The goals are 0.25 for ticks and 0.05 for cut-offs: each has a bucket edge of its own.
@@ -86,6 +86,18 @@ class Metrics:
             "Payments that a person has to look at; the log says which",
             registry=registry,
         )
+        self._payment_differences = Gauge(
+            "tarazu_payment_differences",
+            "Differences in the last comparison of a day's payments with the gateway's list",
+            ("gateway",),
+            registry=registry,
+        )
+        self._payments_uncompared = Gauge(
+            "tarazu_payments_uncompared",
+            "1 while the last comparison got no answer",
+            ("gateway",),
+            registry=registry,
+        )
         self._takeovers = Counter(
             "tarazu_takeovers", "Sessions of other processes that go on here", registry=registry
         )
@@ -119,6 +131,12 @@ class Metrics:
     def payment_trouble(self) -> None:
         """Money came that does not fit its order."""
         self._payment_trouble.inc()
+
+    def payments_compared(self, gateway: str, differences: int | None) -> None:
+        """A day's payments were compared, and so many things differ; None: nobody knows."""
+        self._payments_uncompared.labels(gateway).set(differences is None)
+        if differences is not None:
+            self._payment_differences.labels(gateway).set(differences)
 
     def ledger_batch(self, size: int) -> None:
         """The ledger committed this many changes together."""

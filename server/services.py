@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from billing_engine.clock import Clock
@@ -19,6 +20,7 @@ from billing_engine.money import Asset
 from billing_engine.payments.methods import PaymentMethods
 from billing_engine.payments.model import Purpose
 from billing_engine.payments.ports import Gateway
+from billing_engine.payments.report import DailyReports, NoRefunds
 from billing_engine.payments.service import PaymentService
 from billing_engine.payments.webhooks import Webhooks
 from billing_engine.payouts.service import PayoutRules, Payouts
@@ -44,6 +46,7 @@ from server.notifications.money import MoneyNews
 from server.notifications.outbox import Outbox
 from server.payment_desk import PaymentDesk, open_payment_desk
 from server.payment_news import PaymentNews
+from server.payment_reports import PaymentReportNews, day_bounds
 from server.people.earnings import EarningsService
 from server.people.listing import Listing
 from server.people.ratings import Ratings
@@ -61,6 +64,7 @@ from server.storage.repositories.gateway_events import CollectionInbox
 from server.storage.repositories.lawyers import CollectionLawyers
 from server.storage.repositories.leases import CollectionLeases
 from server.storage.repositories.payment_methods import CollectionMethods
+from server.storage.repositories.payment_reports import CollectionReports
 from server.storage.repositories.payments import CollectionPayments
 from server.storage.repositories.payouts import CollectionPayouts
 from server.storage.repositories.refunds import CollectionRefundBooks, CollectionRefundRequests
@@ -85,6 +89,7 @@ class Services:
     payments: PaymentService
     payment_desk: PaymentDesk
     payment_methods: PaymentMethods
+    payment_reports: DailyReports
     webhooks: Webhooks
     wallets: Wallets
     consultations: Consultations
@@ -306,6 +311,18 @@ async def wire(
         clock=clock,
         rules=PayoutRules(settings.asset, settings.payout_min_minor),
     )
+    directory = await CollectionDirectory.open(collections)
+    payment_reports = DailyReports(
+        ledger=ledger,
+        service=payments,
+        payments=payment_rows,
+        refunds=NoRefunds(),
+        rows=await CollectionReports.open(collections),
+        gateways=gateways,
+        clock=clock,
+        bounds=partial(day_bounds, zone=settings.zone),
+        news=PaymentReportNews(outbox=identity.outbox, directory=directory, metrics=metrics),
+    )
     audit = AuditLog(await CollectionAudit.open(collections), clock)
     services = Services(
         asset=settings.asset,
@@ -319,6 +336,7 @@ async def wire(
         payments=payments,
         payment_desk=payment_desk,
         payment_methods=payment_methods,
+        payment_reports=payment_reports,
         webhooks=webhooks,
         wallets=wallets,
         consultations=consultations,
@@ -333,7 +351,7 @@ async def wire(
         refunds=refunds,
         audit=audit,
         admin=AdminDesk(
-            directory=await CollectionDirectory.open(collections),
+            directory=directory,
             sessions=sessions,
             consultations=consultations,
             lawyers=lawyers,

@@ -48,8 +48,13 @@ class PaymentNotFound(NotFound):
 class PaymentMethodNotFound(NotFound):
     """No such means of payment, deleted, or not this payer's."""
 
-    code = "PAYMENT_METHOD_NOT_FOUND"
     detail = "There is no such saved payment method."
+
+
+class NoSuchDay(NotFound):
+    """No day, or one that has not begun."""
+
+    detail = "There is nothing to compare on this day."
 
 
 class AmountOutOfRange(Invalid):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from billing_engine.clock import Clock
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
-from billing_engine.ledger.model import Movement
+from billing_engine.ledger.model import Entry, Movement
 from billing_engine.ledger.service import Ledger
 from billing_engine.payments.errors import (
     GatewayRefused,
@@ -332,6 +332,11 @@ class PaymentService:
         if found is None:
             found = await self._payments.of_attempt(gateway, attempt.id)
         return found if found is not None and found.gateway == gateway else None
+
+    async def credit_of(self, payment: Payment, attempt_id: str) -> Entry | None:
+        """What the ledger has under the key that this try's credit has, whatever the payment's document says."""
+        movement = self._movements[payment.purpose](replace(payment, collected_id=attempt_id))
+        return await self._ledger.entry(movement.account, movement.source)
 
     async def list_for(self, payer_id: str, *, limit: int, before: tuple[int, str] | None) -> list[Payment]:
         """The payer's payments, newest first."""

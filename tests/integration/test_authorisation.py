@@ -99,10 +99,9 @@ CALLS: Final = (
     row("POST /payment-methods/setup",
                                       "401    201   403    201   403     403        403     403"),
     row("DELETE /payment-methods/{payment_method_id}",
-                                      "401    200   403    404:PAYMENT_METHOD_NOT_FOUND 403 403 403 403", payment_method_id="card"),
+                                      "401    200   403    404   403     403        403     403", payment_method_id="card"),
     row("DELETE /payment-methods/{payment_method_id}",
-                                      "401    404:PAYMENT_METHOD_NOT_FOUND 403 404:PAYMENT_METHOD_NOT_FOUND 403 403 403 403",
-        payment_method_id="unknown"),
+                                      "401    404   403    404   403     403        403     403", payment_method_id="unknown"),
     # --- lawyers
     row("POST /lawyer/register",      "201    201   201    201   201     201        201     201", body=REGISTRATION | PAPERS),
     row("PATCH /lawyer/availability", "401    403   200    403   200     403        403     403", body={"isOnline": False}),
@@ -201,6 +200,11 @@ CALLS: Final = (
                                       "401    403   403    403   403     403        403     404", session_id="unknown"),
     row("GET /admin/revenue",
                                       "401    403   403    403   403     403        403     200"),
+    row("GET /admin/payments/report", "401    403   403    403   403     403        403     200", query="?day=2026-01-01"),
+    row("POST /admin/payments/report/{day}",
+                                      "401    403   403    403   403     403        403     200", body={}, day="yesterday"),
+    row("POST /admin/payments/report/{day}",
+                                      "401    403   403    403   403     403        403     404", body={}, day="unknown"),
     row("GET /admin/audit",
                                       "401    403   403    403   403     403        403     200"),
     # --- consultations
@@ -395,6 +399,7 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         }
         ids = {name: person.id for name, person in people.items()}
         ids |= {"running": running, "ended": ended, "unknown": new_id()}
+        ids["yesterday"] = "2025-12-31"
         ids["card"] = (await user.post("/payment-methods/setup")).json["paymentMethodId"]
         ids["ended2"] = ended2
         asked = await user.post(f"/consult/{ended}/refund-request", {"reason": "No sound."})

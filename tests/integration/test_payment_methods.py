@@ -415,7 +415,7 @@ async def test_a_recharge_with_save_method_shows_it_among_the_saved_ones(api: Ap
     assert (saved["gateway"], saved["label"]) == ("simulated", "simulated •••• 4242")
     assert (await other.get("/payment-methods")).json["items"] == []
     refused = await other.call("DELETE", f"/payment-methods/{saved['paymentMethodId']}")
-    assert (refused.status, refused.code) == (404, "PAYMENT_METHOD_NOT_FOUND")
+    assert (refused.status, refused.code) == (404, "NOT_FOUND")
     for _ in range(2):
         deleted = await user.call("DELETE", f"/payment-methods/{saved['paymentMethodId']}")
         assert (deleted.status, deleted.json) == (200, {"deleted": True})
