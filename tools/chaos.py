@@ -100,6 +100,8 @@ class Campaign:
                 began_s = time.monotonic()
                 try:
                     tally = await running.round(faults)
+                except KeyboardInterrupt:
+                    raise
                 except BaseException:
                     say(f"round {number}: {'; '.join(map(str, faults))}: FAILED")
                     raise

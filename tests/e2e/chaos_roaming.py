@@ -350,10 +350,9 @@ class RoamingPair(Pair):
         """Everything that was acknowledged. A session may end for want of money while we look: then look again."""
         deadline_s = time.monotonic() + PATIENCE_S
         while True:
-            ticks = [tick for device in self.user.devices for tick in device.all("session:tick")]
             for session_id in self.sessions:
                 if session_id not in self.settled:
-                    await self._check_one(session_id, outages, ticks)
+                    await self._check_one(session_id, outages)
             live = [session_id for session_id in self.sessions if session_id not in self.settled]
             paid_minor = sum(minor(session["totalAmount"]) for session, _ in self.settled.values())
             try:
@@ -365,16 +364,34 @@ class RoamingPair(Pair):
                 continue
             return
 
-    async def _check_one(self, session_id: str, outages: Outages, ticks: list[Json]) -> None:
+    async def _check_one(self, session_id: str, outages: Outages) -> None:
         session = await self.user.session(session_id)
-        # A tick tells the time of its own commit, which may take as long as the store is waited for; evidence is that of its beginning.
-        told_s = max((tick["elapsedSeconds"] for tick in ticks if tick["sessionId"] == session_id), default=0)
-        assert session["durationSeconds"] >= told_s - 1 - self.commit_s, f"a tick was taken back: {session}"
+        self._check_ticks(session)
         self.check_session(session)
         history = await self.check_messages(session_id)
         self._check_outages(session, history, outages)
         if session["status"] not in LIVE:
             self.settled[session_id] = (_lasting(session), history)
+
+    def _check_ticks(self, session: Json) -> None:
+        """What was told is billed. A tick tells the time at which it is told, after two writes; the evidence is of before them. One
+        that is on its way while the session ends elsewhere tells of what will not be.
+        """
+        ended_ms = instant_ms(session["endedAt"]) if session["endedAt"] else math.inf
+        told_s = max(
+            (
+                heard.payload["elapsedSeconds"]
+                for device in self.user.devices
+                for heard in device.events
+                if heard.name == "session:tick"
+                and heard.payload["sessionId"] == session["sessionId"]
+                and heard.at_ms < ended_ms
+            ),
+            default=0,
+        )
+        assert session["durationSeconds"] >= told_s - 1 - 2 * self.commit_s, (
+            f"a tick was taken back: {session}"
+        )
 
     def _check_outages(self, session: Json, history: list[Json], outages: Outages) -> None:
         started_ms = instant_ms(session["startedAt"])
