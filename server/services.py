@@ -52,6 +52,7 @@ from server.people.listing import Listing
 from server.people.ratings import Ratings
 from server.people.reviews import ReviewService
 from server.people.service import LawyerService
+from server.people.statements import Statements
 from server.routes import ROUTES
 from server.session_views import billing_state
 from server.settings import Settings
@@ -98,6 +99,7 @@ class Services:
     lawyers: LawyerService
     reviews: ReviewService
     earnings: EarningsService
+    statements: Statements
     payouts: Payouts
     refunds: Refunds
     audit: AuditLog
@@ -347,6 +349,7 @@ async def wire(
         earnings=EarningsService(
             earnings=LedgerEarnings(ledger, settings.asset), refunded=refunds, clock=clock, zone=settings.zone
         ),
+        statements=Statements(books=ledger, asset=settings.asset, zone=settings.zone),
         payouts=payouts,
         refunds=refunds,
         audit=audit,

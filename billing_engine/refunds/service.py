@@ -81,7 +81,7 @@ class Refunds:
             RefundTooLarge: more than what is left; nothing is changed.
             Unavailable: it may be decided; then it will be completed. Repeat with the same operation.
         """
-        _require_positive(amount_minor)
+        require_positive(amount_minor)
         order = Order(operation_id, amount_minor, self._clock.now_ms(), by, reason)
         book, decision = await self._decide(session_id, partial(refund, order=order))
         await self._complete(book, decision)
@@ -95,7 +95,7 @@ class Refunds:
         Raises what `refund` raises; RefundRequestNotFound; RefundRequestDecided: it was turned down.
         """
         if amount_minor is not None:
-            _require_positive(amount_minor)
+            require_positive(amount_minor)
         request = await self.request(request_id)
         order = Order(
             id=request.id,
@@ -145,7 +145,7 @@ class Refunds:
             RefundRequestOpen: there is one already.
         """
         if amount_minor is not None:
-            _require_positive(amount_minor)
+            require_positive(amount_minor)
         session = await self._ended(session_id, user_id=user_id)
         earlier = await self._requests.of_session(session_id)
         if (mine := next((one for one in earlier if one.operation_id == operation_id), None)) is not None:
@@ -238,6 +238,7 @@ class Refunds:
         await self._decide(book.session_id, settled)
 
 
-def _require_positive(amount_minor: int) -> None:
+def require_positive(amount_minor: int) -> None:
+    """Raises `RefundAmountInvalid`."""
     if amount_minor <= 0:
         raise RefundAmountInvalid(field="amount", problem="must be more than zero")

@@ -20,6 +20,7 @@ from server.routes import (
     payouts,
     refunds,
     reviews,
+    statements,
     wallet,
     webhooks,
 )
@@ -37,6 +38,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *webhooks.ROUTES,
     *earnings.ROUTES,
     *payouts.ROUTES,
+    *statements.ROUTES,
     *lawyers.ROUTES,
     *admin_lawyers.ROUTES,
     *admin.ROUTES,

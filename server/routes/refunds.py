@@ -12,7 +12,7 @@ from billing_engine.refunds.errors import (
     RefundTooLarge,
 )
 from billing_engine.refunds.model import Decision, RefundBook, RefundRequest, RequestStatus
-from billing_engine.refunds.service import Refunds
+from billing_engine.refunds.service import Refunds, require_positive
 from server.auth.model import Role
 from server.people.wire import Reason
 from server.routes.consult import outcome
@@ -151,7 +151,11 @@ def _minor(call: Call[Any, Any]) -> int | None:
     anything is looked for.
     """
     amount = getattr(call.body, "amount", None)
-    return None if amount is None else parse_minor(amount, call.services.asset)
+    if amount is None:
+        return None
+    amount_minor = parse_minor(amount, call.services.asset)
+    require_positive(amount_minor)
+    return amount_minor
 
 
 async def refund(call: Call[RefundIn, None]) -> RefundOut:

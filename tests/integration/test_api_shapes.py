@@ -280,7 +280,9 @@ async def test_the_whole_story_is_in_the_documented_words(api: Api) -> None:
     }
     note("summary", await lawyer.get("/lawyer/earnings/summary"), 200, summary)
     earned = note("earnings", await lawyer.get("/lawyer/earnings"), 200, {"items", "nextCursor"})
-    assert set(earned["items"][0]) == {"sessionId", "gross", "commission", "net", "currency", "createdAt"}
+    assert set(earned["items"][0]) == {
+        *("sessionId", "gross", "commission", "net", "refunded", "currency", "createdAt")
+    }
     note("logout", await user.post("/auth/logout", {}), 200, {"ok", "everywhere"})
 
     await theirs.hears("session:ended")

@@ -121,6 +121,8 @@ CALLS: Final = (
     row("GET /lawyer/earnings/summary",
                                       "401    403   200    403   200     403        403     403"),
     row("GET /lawyer/earnings",       "401    403   200    403   200     403        403     403"),
+    row("GET /lawyer/statements",     "401    403   200    403   200     403        403     403", query="?month=2026-01"),
+    row("GET /lawyer/statements",     "401    403   200    403   200     403        403     403", query="?month=2026-01&format=csv"),
     row("POST /lawyer/payouts",       "401    403   201    403   402:INSUFFICIENT_BALANCE 403 403 403", body={"amount": "1.00"}),
     row("GET /lawyer/payouts",        "401    403   200    403   200     403        403     403"),
     row("GET /admin/payouts",         "401    403   403    403   403     403        403     200", query="?status=REQUESTED"),
