@@ -44,6 +44,7 @@ class CardGateway(ScriptedGateway):
 
     def pay(self, order_id: str, *, status: AttemptStatus = AttemptStatus.COLLECTED) -> Attempt:
         attempt = super().pay(order_id, status=status)
+        attempt = self.tries[attempt.id] = replace(attempt, at_ms=self.clock.now_ms())
         if self.orders[order_id].save_method:
             attempt = replace(attempt, method=self.card(f"card_of_{attempt.id}"))
             self.tries[attempt.id] = attempt
