@@ -20,7 +20,7 @@ from billing_engine.money import Asset
 from billing_engine.payments.methods import PaymentMethods
 from billing_engine.payments.model import Purpose
 from billing_engine.payments.ports import Gateway
-from billing_engine.payments.report import DailyReports, NoRefunds
+from billing_engine.payments.report import DailyReports
 from billing_engine.payments.service import PaymentService
 from billing_engine.payments.webhooks import Webhooks
 from billing_engine.payouts.service import PayoutRules, Payouts
@@ -318,7 +318,7 @@ async def wire(
         ledger=ledger,
         service=payments,
         payments=payment_rows,
-        refunds=NoRefunds(),
+        refunds=payment_desk.refunds,
         rows=await CollectionReports.open(collections),
         gateways=gateways,
         clock=clock,

@@ -70,14 +70,6 @@ class RefundTaker(Protocol):
         ...
 
 
-class NoRefunds:
-    """`RefundTaker` where nobody learns of refunds: what is not booked stays a difference."""
-
-    async def take(self, gateway: str, news: GatewayRefund) -> bool:
-        del gateway, news
-        return False
-
-
 class ReportNews(Protocol):
     """Hears of a report, of one that is made again too. Raises `Unavailable`: it is not stored then, and told again."""
 
