@@ -292,6 +292,7 @@ async def wire(
         sessions=sessions_of_accounts,
         lawyers=Listing(profiles),
         funds=LedgerFunds(ledger, settings.asset),
+        methods=payment_methods,
         outbox=identity.outbox,
         clock=clock,
         new_id=new_id,

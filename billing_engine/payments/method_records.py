@@ -83,7 +83,7 @@ class MethodRows(Protocol):
         ...
 
     async def mark_gone(self, method_id: str, *, at_ms: int, tell_at_ms: int | None) -> None:
-        """Delete it, once."""
+        """Delete it, once; what people call it is forgotten."""
         ...
 
     async def tell_at(self, method_id: str, at_ms: int | None) -> None:

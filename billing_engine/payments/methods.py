@@ -100,6 +100,12 @@ class PaymentMethods:
             return
         await self._guarded(method.id, self._tell(method))
 
+    async def forget_all(self, payer_id: str) -> None:
+        """Delete every one of the payer's, whose account is deleted. Repeating harms nobody."""
+        while found := await self._rows.list_for(payer_id, limit=_PER_ROUND, before=None):
+            for method in found:
+                await self.forget(method.id, payer_id=payer_id)
+
     async def _tell(self, method: PaymentMethod) -> None:
         await self._rows.tell_at(method.id, self._clock.now_ms() + _TELL_AGAIN_MS)
         try:

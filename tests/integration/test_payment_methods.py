@@ -16,6 +16,7 @@ from billing_engine.payments.method_records import GIVE_UP_WISH_MS
 from billing_engine.payments.methods import IN_FLIGHT_MS, REPEAT_WITHIN_MS
 from billing_engine.payments.model import AttemptStatus, GatewayEvent, MethodNews, PaymentStatus
 from tests.support.api import Api, open_api
+from tests.support.http import PASSWORD
 from tests.support.methods import LABEL, CardTill, a_card_till
 from tests.support.payments import AMOUNT
 
@@ -420,6 +421,21 @@ async def test_a_recharge_with_save_method_shows_it_among_the_saved_ones(api: Ap
         deleted = await user.call("DELETE", f"/payment-methods/{saved['paymentMethodId']}")
         assert (deleted.status, deleted.json) == (200, {"deleted": True})
     assert (await user.get("/payment-methods")).json["items"] == []
+
+
+async def test_a_deleted_account_leaves_no_card_that_could_be_charged(api: Api) -> None:
+    user = await api.a_user()
+    for _ in range(2):
+        await user.post("/payment-methods/setup")
+    assert len((await user.get("/payment-methods")).json["items"]) == 2
+
+    assert (await user.call("DELETE", "/auth/me", json={"password": PASSWORD})).status == 200
+
+    methods = api.services.payment_methods
+    assert await methods.list_for(user.id, limit=10, before=None) == []
+    (rows,) = (rows for table, rows in api.everything().items() if table.endswith("payment_methods"))
+    assert len(rows) == 2
+    assert "4242" not in repr(rows)
 
 
 async def test_setting_one_up_is_done_once_per_key(api: Api) -> None:

@@ -70,9 +70,8 @@ class CollectionMethods:
 
     async def mark_gone(self, method_id: str, *, at_ms: int, tell_at_ms: int | None) -> None:
         where = {"gone_at_ms": None}
-        await self._methods.update(
-            method_id, where=where, set_={"gone_at_ms": at_ms, "tell_at_ms": tell_at_ms}
-        )
+        gone = {"gone_at_ms": at_ms, "tell_at_ms": tell_at_ms, "label": ""}
+        await self._methods.update(method_id, where=where, set_=gone)
 
     async def tell_at(self, method_id: str, at_ms: int | None) -> None:
         await self._methods.update(method_id, set_={"tell_at_ms": at_ms})
