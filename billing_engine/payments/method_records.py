@@ -106,6 +106,10 @@ class MethodRows(Protocol):
         """The newest one counts."""
         ...
 
+    async def forget_customer(self, payer_id: str, gateway: str, customer_id: str) -> None:
+        """If it is still this one."""
+        ...
+
     async def add_wish(self, wish: MethodWish) -> bool:
         """Insert; False if the id exists."""
         ...

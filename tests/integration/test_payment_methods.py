@@ -8,13 +8,14 @@ import pytest
 
 from billing_engine.errors import InvariantBroken
 from billing_engine.payments.errors import (
+    GatewayRefused,
     GatewayUnavailable,
     NotSupported,
     PaymentMethodNotFound,
 )
 from billing_engine.payments.method_records import GIVE_UP_WISH_MS
 from billing_engine.payments.methods import IN_FLIGHT_MS, REPEAT_WITHIN_MS
-from billing_engine.payments.model import AttemptStatus, GatewayEvent, MethodNews, PaymentStatus
+from billing_engine.payments.model import AttemptStatus, GatewayEvent, MethodNews, Order, PaymentStatus, Wish
 from tests.support.api import Api, open_api
 from tests.support.http import PASSWORD
 from tests.support.methods import LABEL, CardTill, a_card_till
@@ -110,6 +111,28 @@ async def test_later_orders_name_the_payers_customer_and_a_repeat_says_the_same(
     await till.a_card("u2")
     await till.order("torn", user_id="u2")
     assert till.cards.orders["order_torn"].customer_id is None
+
+
+@pytest.mark.parametrize("asks", ["order", "page"])
+async def test_a_customer_whom_the_gateway_has_deleted_keeps_nobody_from_paying(
+    till: CardTill, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    await till.a_card()
+
+    async def refuse(wish: Wish) -> Order:
+        assert wish.customer_id == "customer_of_card_u1"
+        raise GatewayRefused(reason="resource_missing")
+
+    monkeypatch.setattr(till.cards, "create_order", refuse)
+    monkeypatch.setattr(till.cards, "setup_order", refuse)
+    with pytest.raises(GatewayRefused):
+        await (till.order("refused") if asks == "order" else setup(till, "refused"))
+    monkeypatch.undo()
+
+    await till.order("again")
+    assert till.cards.orders["order_again"].customer_id is None
+    assert (await setup(till)).customer_id is None
+    assert await till.labels() == [LABEL]
 
 
 async def test_a_page_without_payment_keeps_what_is_left_there(till: CardTill) -> None:

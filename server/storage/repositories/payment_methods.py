@@ -97,6 +97,9 @@ class CollectionMethods:
         except DuplicateId:
             await self._customers.update(id_, set_=changed)
 
+    async def forget_customer(self, payer_id: str, gateway: str, customer_id: str) -> None:
+        await self._customers.delete(f"{gateway}|{payer_id}", where={"customer_id": customer_id})
+
     async def add_wish(self, wish: MethodWish) -> bool:
         try:
             await self._wishes.insert(_doc(wish))
