@@ -160,6 +160,24 @@ async def test_a_refund_that_fails_is_in_the_wallet_again(shop: Shop) -> None:
     assert await shop.wallet() == ("500.00", "0.00")
 
 
+async def test_a_refund_that_a_bank_sends_back_later_is_in_the_wallet_again(shop: Shop) -> None:
+    shop.refund_waits()
+    payment_id, _ = await shop.paid()
+    await shop.refund(payment_id, "500.00")
+    shop.fake.finish_refund(shop.last_refund())
+    await shop.hears()
+    assert (await shop.detail(payment_id))["status"] == "REFUNDED"
+    assert await shop.wallet() == ("0.00", "0.00")
+    shop.fake.finish_refund(shop.last_refund(), succeeds=False)
+    await shop.hears(times=2)
+    detail = await shop.detail(payment_id)
+    assert (detail["status"], detail["refundedAmount"]) == ("PAID", "0.00")
+    assert [one["status"] for one in detail["refunds"]] == ["FAILED"]
+    assert await shop.wallet() == ("500.00", "0.00")
+    kinds = {row["kind"] for row in (await shop.user.get("/wallet/transactions")).json["items"]}
+    assert kinds == {"RECHARGE", "PAYER_REFUND", "PAYER_REFUND_RETURNED"}
+
+
 async def test_a_refund_whose_answer_is_lost_is_asked_for_and_sent_once(shop: Shop) -> None:
     shop.refund_waits()
     payment_id, _ = await shop.paid()
