@@ -69,10 +69,6 @@ class Connections:
         connections = self._by_user.get(user_id, {}).values()
         return [c for c in connections if family is None or c.principal.family == family]
 
-    def logins(self) -> set[tuple[str, str | None]]:
-        """(person, family) of every login that has a socket here."""
-        return {(c.user_id, c.principal.family) for c in self._by_sid.values()}
-
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._by_sid.values()))
 

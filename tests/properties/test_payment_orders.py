@@ -11,6 +11,7 @@ from billing_engine.ledger.accounts import gateway_of
 from billing_engine.payments.errors import SignatureInvalid, WebhookInvalid
 from billing_engine.payments.model import Attempt, AttemptStatus, Payment, PaymentStatus
 from billing_engine.payments.schedule import GIVE_UP_AFTER_MS
+from tests.support.consult_checks import check_books
 from tests.support.payments import AMOUNT, Till, a_till
 
 C: Final = AttemptStatus.COLLECTED
@@ -121,6 +122,7 @@ async def test_every_order_of_the_news_leaves_one_credit(name: str, tmp_path: Pa
             await till.check_paid_once_of(payment)
         assert till.world.troubles == []
         number += 1
+        await check_books(till.world)
         assert await till.world.ledger.balance(gateway_of("razorpay"), "INR") == -AMOUNT * number
 
 
@@ -147,6 +149,7 @@ async def test_an_order_that_is_paid_twice_is_credited_once_and_the_second_money
             (back,) = till.gateway.sent_back.values()
             assert {back.payment_id, stored.collected_id} == {tries["a"].id, tries["b"].id}
             assert back.amount_minor == AMOUNT
+        await check_books(till.world)
         assert len(till.world.troubles) >= number
 
 

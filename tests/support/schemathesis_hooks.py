@@ -23,7 +23,7 @@ _PATIENCE_S: Final = 30.0
 #: What a field may be refused for that its schema cannot speak of. Whatever else the schema allows, the server must take.
 _BEYOND_SCHEMA: Final = re.compile(
     r"is not a cursor of this list|is one of a list sorted by"
-    r"|has more than \d+ decimals|is too large|must be a plain decimal number|must be from [\d.]+ to [\d.]+"
+    r"|has more than \d+ decimals|is too large|must be a plain decimal number|must be from [\d.]+ to [\d.]+|must be at least [\d.]+"
     r"|must not be after|does not pay the minimum time|must be more than zero|must be at most \d+ per minute"
     r"|must be 8 to 72 bytes long|must be an email address"
     r"|is (required|only) for the role|is required when"
@@ -31,7 +31,7 @@ _BEYOND_SCHEMA: Final = re.compile(
     r"|must not contain NUL or unpaired surrogates"
 )
 #: Refusals that are about the state of things and not about the data.
-_STATE: Final = frozenset({"INSUFFICIENT_BALANCE", "IDEMPOTENCY_KEY_REUSED", "INVALID_RESET_TOKEN"})
+_STATE: Final = frozenset({"INSUFFICIENT_BALANCE", "IDEMPOTENCY_KEY_REUSED", "INVALID_RESET_TOKEN", "SIGNATURE_INVALID"})
 #: A number that no field has: 40 places before or after the point.
 _SENSELESS_NUMBER: Final = re.compile(rb"e[+-]?(?:3[5-9]|[4-9]\d|\d{3})|\d{35}", re.IGNORECASE)
 
