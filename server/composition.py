@@ -361,6 +361,7 @@ class _Process:
             "disabled and deleted accounts": services.control.heal,
             "payouts": services.payouts.heal,
             "refunds": services.refunds.heal,
+            "credits": services.credits.heal,
         }
         if self.storage.redo is not None:
             healers["messages"] = self.storage.redo

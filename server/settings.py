@@ -146,6 +146,9 @@ class Settings(BaseSettings):
     recharge_min: str = "1.00"
     recharge_max: str = "100000.00"
     payout_min: str = "100.00"
+    credit_price: str = "50.00"
+    credit_packages: str = ""
+    credit_unpaid_orders_max: Annotated[int, Field(ge=1, le=1_000)] = 5
     payment_gateway: Literal["simulated", "razorpay", "stripe"] = "simulated"
     gateway_timeout_seconds: Annotated[int, Field(ge=1, le=60)] = 10
     razorpay_key_id: str = ""
@@ -187,6 +190,11 @@ class Settings(BaseSettings):
     def recharge_max_minor(self) -> int:
         """`RECHARGE_MAX` in smallest units."""
         return parse_minor(self.recharge_max, self.asset)
+
+    @property
+    def credit_price_minor(self) -> int:
+        """`CREDIT_PRICE` in smallest units."""
+        return parse_minor(self.credit_price, self.asset)
 
     @property
     def payout_min_minor(self) -> int:
@@ -269,7 +277,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no time zone such as Asia/Kolkata") from exc
         return value
 
-    @field_validator("min_balance", "recharge_min", "recharge_max", "payout_min")
+    @field_validator("min_balance", "recharge_min", "recharge_max", "payout_min", "credit_price")
     @classmethod
     def _exact_amount(cls, value: str, info: ValidationInfo) -> str:
         asset = ASSETS[info.data.get("currency", "INR")]

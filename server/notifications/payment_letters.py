@@ -1,4 +1,4 @@
-"""What the letters about money on its way back to its payer say."""
+"""What the letters about payments say: receipts, and money on its way back to its payer."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -40,6 +40,13 @@ _SAID: Final[Mapping[Kind, tuple[str, str]]] = {
         (
             "the dispute about your payment {paymentId} over {amount} {currency} was decided for you: your bank returns it.\n"
             "Your wallet no longer has this money.\n"
+        ),
+    ),
+    Kind.CREDITS_PURCHASED: (
+        "Your receipt for application credits",
+        (
+            "you have bought {credits} application credits ({package}) for {amount} {currency}.\n"
+            "The payment's number: {paymentId}. Your balance right after it: {creditsBalance} credits.\n"
         ),
     ),
 }
