@@ -88,13 +88,13 @@ class Metrics:
         )
         self._payment_differences = Gauge(
             "tarazu_payment_differences",
-            "Differences in the last comparison of a day's payments with the gateway's list",
+            "Differences in the comparisons of the last seven days' payments with the gateway's list",
             ("gateway",),
             registry=registry,
         )
         self._payments_uncompared = Gauge(
             "tarazu_payments_uncompared",
-            "1 while the last comparison got no answer",
+            "Days of the last seven whose payments could not be compared yet",
             ("gateway",),
             registry=registry,
         )
@@ -132,11 +132,10 @@ class Metrics:
         """Money came that does not fit its order."""
         self._payment_trouble.inc()
 
-    def payments_compared(self, gateway: str, differences: int | None) -> None:
-        """A day's payments were compared, and so many things differ; None: nobody knows."""
-        self._payments_uncompared.labels(gateway).set(differences is None)
-        if differences is not None:
-            self._payment_differences.labels(gateway).set(differences)
+    def payments_compared(self, gateway: str, *, differences: int, uncompared: int) -> None:
+        """So many things differ in the last days, and of so many days nobody knows."""
+        self._payment_differences.labels(gateway).set(differences)
+        self._payments_uncompared.labels(gateway).set(uncompared)
 
     def ledger_batch(self, size: int) -> None:
         """The ledger committed this many changes together."""

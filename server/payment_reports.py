@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta, tzinfo
 from typing import Final
 
@@ -58,7 +58,7 @@ async def make_reports(reports: DailyReports, day: str, gateway: str | None) -> 
 
 
 class PaymentReportNews:
-    """`ReportNews`: the metric counts, the log says which, and every admin gets a letter, once for the same differences."""
+    """`ReportNews`: metrics count, the log says which, and every admin gets a letter, once for the same differences."""
 
     def __init__(self, *, outbox: Outbox, directory: Directory, metrics: Metrics) -> None:
         self._outbox = outbox
@@ -66,8 +66,6 @@ class PaymentReportNews:
         self._metrics = metrics
 
     async def made(self, report: Report) -> None:
-        unknown = report.status is ReportStatus.UNAVAILABLE
-        self._metrics.payments_compared(report.gateway, None if unknown else len(report.differences))
         for line in lines_of(report.differences):
             log.error("payments differ: %s", line, extra={"gateway": report.gateway, "day": report.day})
         if not report.differences:
@@ -83,6 +81,13 @@ class PaymentReportNews:
         for admin in page.accounts:
             id_ = f"payments-report:{report.gateway}:{report.day}:{_mark(report)}:{admin.id}"
             await self._outbox.post(Kind.PAYMENT_DIFFERENCES, id_=id_, user_id=admin.id, facts=facts)
+
+    def standing(self, gateway: str, reports: Sequence[Report]) -> None:
+        self._metrics.payments_compared(
+            gateway,
+            differences=sum(len(report.differences) for report in reports),
+            uncompared=sum(report.status is ReportStatus.UNAVAILABLE for report in reports),
+        )
 
 
 def _mark(report: Report) -> str:

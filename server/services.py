@@ -21,7 +21,7 @@ from billing_engine.money import Asset
 from billing_engine.payments.methods import PaymentMethods
 from billing_engine.payments.model import Purpose
 from billing_engine.payments.ports import Gateway
-from billing_engine.payments.report import DailyReports, NoRefunds
+from billing_engine.payments.report import DailyReports
 from billing_engine.payments.service import PaymentService
 from billing_engine.payments.webhooks import Webhooks
 from billing_engine.payouts.service import PayoutRules, Payouts
@@ -306,6 +306,7 @@ async def wire(
         sessions=sessions_of_accounts,
         lawyers=Listing(profiles),
         funds=LedgerFunds(ledger, settings.asset),
+        methods=payment_methods,
         outbox=identity.outbox,
         clock=clock,
         new_id=new_id,
@@ -332,7 +333,7 @@ async def wire(
         ledger=ledger,
         service=payments,
         payments=payment_rows,
-        refunds=NoRefunds(),
+        refunds=payment_desk.refunds,
         rows=await CollectionReports.open(collections),
         gateways=gateways,
         clock=clock,

@@ -155,7 +155,11 @@ class Disputes:
         """Carry the final word out, if the ledger does not say so yet. What is taken; None: look again."""
         chain = await self._chain(dispute)
         if chain.last is None:
-            await self._closed(dispute, payment)
+            # Frozen first, if the last word came before the first: what else goes back of the payment meanwhile finds the hold, or is
+            # found when it is looked at again.
+            await self._frozen(dispute, payment)
+            await self.rebalance(dispute.payment_id)
+            await self._closed(dispute)
             return None
         if chain.last.facts[OUTCOME] == dispute.status.value:
             return taken_minor(chain.last) if dispute.status is DisputeStatus.LOST else 0
@@ -176,8 +180,8 @@ class Disputes:
             await self._ledger.post(movement)
         return None
 
-    async def _closed(self, dispute: Dispute, payment: Payment) -> None:
-        """The first final word. It opens the hold itself if it came before the news that there is a dispute."""
+    async def _closed(self, dispute: Dispute) -> None:
+        """The first final word."""
 
         def decide(account: Account, known: Entry | None) -> tuple[Account, Entry]:
             at_ms = self._clock.now_ms()
@@ -190,7 +194,6 @@ class Disputes:
                 facts=_word(dispute),
                 at_ms=at_ms,
                 day=self._ledger.day_of(at_ms),
-                opens=bounds_of(payment).get(dispute.id, 0),
             )
 
         await self._ledger.change(dispute.account, dispute.currency, decide, source=dispute.hold_id)
@@ -234,10 +237,10 @@ class Disputes:
     # -- what else happens to the payment ----------------------------------------------------------------------------
 
     async def rebalance(self, payment_id: str) -> None:
-        """Freeze for each open dispute of the payment what it may still take: less after a refund, more after one that failed."""
+        """Freeze for each dispute of the payment what it may still take: less after a refund, more after one that failed."""
         bounds = bounds_of(await self._payments.get(payment_id))
         for dispute in await self._rows.of_payment(payment_id):
-            if dispute.status is not DisputeStatus.OPEN or dispute.id not in bounds:
+            if dispute.id not in bounds:
                 continue
 
             def decide(
@@ -249,23 +252,25 @@ class Disputes:
             try:
                 frozen_minor: int = await self._ledger.change(dispute.account, dispute.currency, decide)
             except HoldMoved:
-                # Not frozen yet, or decided: whoever does that comes here afterwards.
+                # Not frozen yet: whoever does that comes here afterwards. Or decided.
                 continue
             if frozen_minor != dispute.frozen_minor:
                 changed = replace(dispute, frozen_minor=frozen_minor, revision=dispute.revision + 1)
                 await self._rows.replace(changed, expect_revision=dispute.revision)
 
     async def yielding(self, payment: Payment) -> tuple[dict[str, int], int]:
-        """What the payment's open disputes may hold at most, by hold; and what its lost ones have taken."""
+        """What the payment's disputes may still hold at most, by hold; and what lost ones have taken out of the wallet."""
         bounds = bounds_of(payment)
-        rows = await self._rows.of_payment(payment.id)
-        holds = {
-            row.hold_id: bounds[row.id]
-            for row in rows
-            if row.status is DisputeStatus.OPEN and row.id in bounds
-        }
-        lost = sum(row.amount_minor for row in rows if row.status is DisputeStatus.LOST)
-        return holds, lost
+        holds: dict[str, int] = {}
+        taken = 0
+        for dispute in await self._rows.of_payment(payment.id):
+            last = (await self._chain(dispute)).last
+            if last is not None:
+                # Not what it was about: it may have found nothing left.
+                taken += max(0, taken_minor(last))
+            elif dispute.id in bounds:
+                holds[dispute.hold_id] = bounds[dispute.id]
+        return holds, taken
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class MethodRows(Protocol):
         ...
 
     async def mark_gone(self, method_id: str, *, at_ms: int, tell_at_ms: int | None) -> None:
-        """Delete it, once."""
+        """Delete it, once; what people call it is forgotten."""
         ...
 
     async def tell_at(self, method_id: str, at_ms: int | None) -> None:
@@ -104,6 +104,10 @@ class MethodRows(Protocol):
 
     async def remember_customer(self, payer_id: str, gateway: str, customer_id: str) -> None:
         """The newest one counts."""
+        ...
+
+    async def forget_customer(self, payer_id: str, gateway: str, customer_id: str) -> None:
+        """If it is still this one."""
         ...
 
     async def add_wish(self, wish: MethodWish) -> bool:

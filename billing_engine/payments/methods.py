@@ -100,6 +100,12 @@ class PaymentMethods:
             return
         await self._guarded(method.id, self._tell(method))
 
+    async def forget_all(self, payer_id: str) -> None:
+        """Delete every one of the payer's, whose account is deleted. Repeating harms nobody."""
+        while found := await self._rows.list_for(payer_id, limit=_PER_ROUND, before=None):
+            for method in found:
+                await self.forget(method.id, payer_id=payer_id)
+
     async def _tell(self, method: PaymentMethod) -> None:
         await self._rows.tell_at(method.id, self._clock.now_ms() + _TELL_AGAIN_MS)
         try:
@@ -134,16 +140,20 @@ class PaymentMethods:
         if wish is None:
             wish = await self._add_wish(payer_id, gateway, currency, operation_id)
         if wish.order_id is None:
-            order = await keeper.setup_order(
-                Wish(
-                    reference=wish.id,
-                    amount_minor=0,
-                    currency=wish.currency,
-                    description=_SETUP,
-                    payer_email=email,
-                    customer_id=wish.customer_id,
+            try:
+                order = await keeper.setup_order(
+                    Wish(
+                        reference=wish.id,
+                        amount_minor=0,
+                        currency=wish.currency,
+                        description=_SETUP,
+                        payer_email=email,
+                        customer_id=wish.customer_id,
+                    )
                 )
-            )
+            except GatewayRefused:
+                await self._refused_for(payer_id, gateway, wish.customer_id)
+                raise
             ordered = replace(wish, order_id=order.id, shown=dict(order.shown))
             await self._rows.replace_wish(ordered, expect_checks=wish.checks)
             wish = ordered
@@ -164,6 +174,17 @@ class PaymentMethods:
     async def customer_of(self, payer_id: str, gateway: str) -> str | None:
         """`MethodKeeper`."""
         return await self._rows.customer_of(payer_id, gateway)
+
+    async def order_refused(self, payment: Payment) -> None:
+        """`MethodKeeper`."""
+        await self._refused_for(payment.payer_id, payment.gateway, payment.customer_id)
+
+    async def _refused_for(self, payer_id: str, gateway: str, customer_id: str | None) -> None:
+        """Whatever was refused: a customer who was deleted at the gateway would else keep the payer from paying for ever. With the
+        next means of payment that is kept there is one again.
+        """
+        if customer_id is not None:
+            await self._rows.forget_customer(payer_id, gateway, customer_id)
 
     async def collected(self, payment: Payment, attempt: Attempt) -> None:
         """`MethodKeeper`: keep what the payer agreed to; where the news does not name it, the gateway is asked for it soon."""

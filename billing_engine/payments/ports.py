@@ -193,6 +193,10 @@ class MethodKeeper(Protocol):
         """Who the payer is at the gateway, if it has kept a means of payment of theirs."""
         ...
 
+    async def order_refused(self, payment: Payment) -> None:
+        """The gateway has refused an order for a customer: maybe it knows the customer no more, and must not be asked for it again."""
+        ...
+
     async def collected(self, payment: Payment, attempt: Attempt) -> None:
         """The try brought the money of a payment with `save_method`. Told before that is stored, and maybe more than once."""
         ...

@@ -6,7 +6,7 @@ is reported as healed. Disputes are in neither list.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Final, Protocol
@@ -70,18 +70,14 @@ class RefundTaker(Protocol):
         ...
 
 
-class NoRefunds:
-    """`RefundTaker` where nobody learns of refunds: what is not booked stays a difference."""
-
-    async def take(self, gateway: str, news: GatewayRefund) -> bool:
-        del gateway, news
-        return False
-
-
 class ReportNews(Protocol):
     """Hears of a report, of one that is made again too. Raises `Unavailable`: it is not stored then, and told again."""
 
     async def made(self, report: Report) -> None: ...
+
+    def standing(self, gateway: str, reports: Sequence[Report]) -> None:
+        """How the gateway's last days stand now; told again and again."""
+        ...
 
 
 class DailyReports:
@@ -160,13 +156,16 @@ class DailyReports:
         for name, gateway in self._gateways.items():
             if gateway.is_instant:
                 continue
+            standing: list[Report] = []
             for day in self._past_days(now_ms):
                 known = await self._rows.get(name, day)
                 if known is None or (
                     known.status is ReportStatus.UNAVAILABLE and now_ms - known.made_at_ms >= AGAIN_MS
                 ):
-                    await self.make(name, day)
+                    known = await self.make(name, day)
                     made += 1
+                standing.append(known)
+            self._news.standing(name, standing)
         return made
 
     def _past_days(self, now_ms: int) -> list[str]:

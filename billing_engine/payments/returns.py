@@ -139,17 +139,11 @@ def end(
     facts: Mapping[str, Any],
     at_ms: int,
     day: str,
-    opens: int | None = None,
 ) -> tuple[Account, Entry]:
-    """Close the hold: take the amount, or give back what was held. The first close stands; a later one answers it.
-
-    With `opens`, a hold that is not there is opened first, with that bound: the last word came before the first.
-    """
+    """Close the hold: take the amount, or give back what was held. The first close stands; a later one answers it."""
     if known is not None:
         return account, known
     hold = account.holds.get(wanted.source)
-    if hold is None and opens is not None:
-        account, hold = _opened(account, wanted, min(opens, max(0, account.spendable)), opens)
     if hold is None:
         raise InvariantBroken(rule="what is on its way back has its hold", hold=wanted.source)
     transfers = wanted.transfers(hold.amount_minor, kind) if takes else ()

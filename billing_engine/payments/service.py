@@ -151,6 +151,8 @@ class PaymentService:
         except GatewayRefused as refused:
             reason = str(refused.facts.get("reason", ""))
             await self._move(payment, lambda known: _failed(known, reason))
+            if self.keeper is not None and payment.customer_id is not None:
+                await self.keeper.order_refused(payment)
             raise
 
         def ordered(known: Payment) -> Payment | None:

@@ -63,6 +63,14 @@ class LawyerListing(Protocol):
         ...
 
 
+class SavedMeans(Protocol):
+    """The payments' saved cards and mandates."""
+
+    async def forget_all(self, payer_id: str) -> None:
+        """Nothing of the payer's can be charged any more. Harmless when repeated. Raises `Unavailable`."""
+        ...
+
+
 class Funds(Protocol):
     """The ledger's answer to what an account owns."""
 
@@ -103,6 +111,7 @@ class AccountControl:
         sessions: RunningSessions,
         lawyers: LawyerListing,
         funds: Funds,
+        methods: SavedMeans,
         outbox: Outbox,
         clock: Clock,
         new_id: Callable[[], str],
@@ -114,6 +123,7 @@ class AccountControl:
         self._sessions = sessions
         self._lawyers = lawyers
         self._funds = funds
+        self._methods = methods
         self._outbox = outbox
         self._clock = clock
         self._new_id = new_id
@@ -248,6 +258,7 @@ class AccountControl:
             await self._projects.close_all_of(account.id)
         # One that was started while we looked: its parties are still served to the second that is paid.
         await self._sessions.end_for_account(account.id)
+        await self._methods.forget_all(account.id)
         if account.email:
             # The row is erased last, so that all steps before it know whom they are about.
             await self._outbox.post(

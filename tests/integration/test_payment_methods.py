@@ -8,14 +8,16 @@ import pytest
 
 from billing_engine.errors import InvariantBroken
 from billing_engine.payments.errors import (
+    GatewayRefused,
     GatewayUnavailable,
     NotSupported,
     PaymentMethodNotFound,
 )
 from billing_engine.payments.method_records import GIVE_UP_WISH_MS
 from billing_engine.payments.methods import IN_FLIGHT_MS, REPEAT_WITHIN_MS
-from billing_engine.payments.model import AttemptStatus, GatewayEvent, MethodNews, PaymentStatus
+from billing_engine.payments.model import AttemptStatus, GatewayEvent, MethodNews, Order, PaymentStatus, Wish
 from tests.support.api import Api, open_api
+from tests.support.http import PASSWORD
 from tests.support.methods import LABEL, CardTill, a_card_till
 from tests.support.payments import AMOUNT
 
@@ -109,6 +111,28 @@ async def test_later_orders_name_the_payers_customer_and_a_repeat_says_the_same(
     await till.a_card("u2")
     await till.order("torn", user_id="u2")
     assert till.cards.orders["order_torn"].customer_id is None
+
+
+@pytest.mark.parametrize("asks", ["order", "page"])
+async def test_a_customer_whom_the_gateway_has_deleted_keeps_nobody_from_paying(
+    till: CardTill, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    await till.a_card()
+
+    async def refuse(wish: Wish) -> Order:
+        assert wish.customer_id == "customer_of_card_u1"
+        raise GatewayRefused(reason="resource_missing")
+
+    monkeypatch.setattr(till.cards, "create_order", refuse)
+    monkeypatch.setattr(till.cards, "setup_order", refuse)
+    with pytest.raises(GatewayRefused):
+        await (till.order("refused") if asks == "order" else setup(till, "refused"))
+    monkeypatch.undo()
+
+    await till.order("again")
+    assert till.cards.orders["order_again"].customer_id is None
+    assert (await setup(till)).customer_id is None
+    assert await till.labels() == [LABEL]
 
 
 async def test_a_page_without_payment_keeps_what_is_left_there(till: CardTill) -> None:
@@ -420,6 +444,21 @@ async def test_a_recharge_with_save_method_shows_it_among_the_saved_ones(api: Ap
         deleted = await user.call("DELETE", f"/payment-methods/{saved['paymentMethodId']}")
         assert (deleted.status, deleted.json) == (200, {"deleted": True})
     assert (await user.get("/payment-methods")).json["items"] == []
+
+
+async def test_a_deleted_account_leaves_no_card_that_could_be_charged(api: Api) -> None:
+    user = await api.a_user()
+    for _ in range(2):
+        await user.post("/payment-methods/setup")
+    assert len((await user.get("/payment-methods")).json["items"]) == 2
+
+    assert (await user.call("DELETE", "/auth/me", json={"password": PASSWORD})).status == 200
+
+    methods = api.services.payment_methods
+    assert await methods.list_for(user.id, limit=10, before=None) == []
+    (rows,) = (rows for table, rows in api.everything().items() if table.endswith("payment_methods"))
+    assert len(rows) == 2
+    assert "4242" not in repr(rows)
 
 
 async def test_setting_one_up_is_done_once_per_key(api: Api) -> None:

@@ -197,7 +197,11 @@ async def test_a_refund_extends_the_users_running_session_at_once(api: Api) -> N
     await api.advance(60)
     shown = (await one.user.get(f"/consult/{running}")).json
     assert (shown["status"], shown["remainingSeconds"]) == ("ACTIVE", 3)
+    socket = await api.connect(one.user.token)
     await give_back(api, one.id, "20.00")
+    # Not at the next tick, and not when the money would have ended: now.
+    (told,) = await socket.hears("session:recharged")
+    assert (told["sessionId"], told["remainingSeconds"], told["walletBalance"]) == (running, 23, "10.00")
     assert (await one.user.get(f"/consult/{running}")).json["remainingSeconds"] == 23
     await api.advance(22)
     assert (await one.user.get(f"/consult/{running}")).json["status"] == "ACTIVE"

@@ -132,6 +132,9 @@ class Nobody:
     async def restore(self, lawyer_id: str) -> None:
         pass
 
+    async def forget_all(self, payer_id: str) -> None:
+        del payer_id
+
     async def anonymise(self, lawyer_id: str) -> None:
         pass
 
@@ -246,6 +249,7 @@ async def http_world(
             sessions=nobody,
             lawyers=nobody,
             funds=nobody,
+            methods=nobody,
             outbox=outbox,
             clock=clock,
             new_id=new_id,

@@ -1,6 +1,7 @@
 """Refunds to the payer and disputes to be disturbed: a gateway in memory, and the processes that live beside it one after the other."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from billing_engine.payments.model import (
     RefundStatus,
 )
 from billing_engine.payments.payer_refunds import PayerRefunds
+from billing_engine.payments.ports import Letter
 from billing_engine.payments.refund_model import Dispute, PayerRefund
 from billing_engine.payments.webhooks import Webhooks
 from billing_engine.verification import Findings, Verdict
@@ -104,6 +106,31 @@ class ReturningGateway(ScriptedGateway):
         return self.told.get(body.decode()) or super().read_webhook(body, headers)
 
 
+class HeardWebhooks(Webhooks):
+    """Whose letters can be waited for one by one."""
+
+    def __init__(self, **ports: Any) -> None:
+        super().__init__(**ports)
+        self._over: dict[str, asyncio.Event] = {}
+
+    def _guarded(self, letter: Letter) -> Coroutine[Any, Any, None]:  # type: ignore[override]  # called at once, run later
+        over = self._over[letter.id] = asyncio.Event()
+
+        async def work() -> None:
+            try:
+                await super(HeardWebhooks, self)._guarded(letter)
+            finally:
+                over.set()
+
+        return work()
+
+    async def worked_off(self, gateway: str, event_id: str) -> None:
+        """Until nobody is at work on the event."""
+        over = self._over.get(f"{gateway}:{event_id}")
+        if over is not None:
+            await over.wait()
+
+
 @dataclass
 class ToldPeople:
     """What people were told, by the notice's id, as a durable outbox keeps it."""
@@ -153,7 +180,7 @@ class Desk(Till):
             news=wrap("news", self.people),
         )
         world.payments.on_refunded = self.refunds.look
-        world.webhooks = Webhooks(
+        world.webhooks = HeardWebhooks(
             payments=world.payments,
             inbox=wrap("inbox", await CollectionInbox.open(collections)),
             clock=self.clock,
@@ -186,7 +213,7 @@ class Desk(Till):
         """Webhooks, one after the other, each worked off."""
         for event_id in event_ids:
             await self.world.webhooks.take(self.gateway.name, body=event_id.encode(), headers={})
-            await self.worked_off()
+            await self.world.webhooks.worked_off(self.gateway.name, event_id)
 
     async def spend(self, amount: int, key: str = "spent") -> None:
         """Money of the wallet goes elsewhere."""

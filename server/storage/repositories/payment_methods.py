@@ -70,9 +70,8 @@ class CollectionMethods:
 
     async def mark_gone(self, method_id: str, *, at_ms: int, tell_at_ms: int | None) -> None:
         where = {"gone_at_ms": None}
-        await self._methods.update(
-            method_id, where=where, set_={"gone_at_ms": at_ms, "tell_at_ms": tell_at_ms}
-        )
+        gone = {"gone_at_ms": at_ms, "tell_at_ms": tell_at_ms, "label": ""}
+        await self._methods.update(method_id, where=where, set_=gone)
 
     async def tell_at(self, method_id: str, at_ms: int | None) -> None:
         await self._methods.update(method_id, set_={"tell_at_ms": at_ms})
@@ -97,6 +96,9 @@ class CollectionMethods:
             await self._customers.insert({"_id": id_, **changed})
         except DuplicateId:
             await self._customers.update(id_, set_=changed)
+
+    async def forget_customer(self, payer_id: str, gateway: str, customer_id: str) -> None:
+        await self._customers.delete(f"{gateway}|{payer_id}", where={"customer_id": customer_id})
 
     async def add_wish(self, wish: MethodWish) -> bool:
         try:

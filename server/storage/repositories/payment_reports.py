@@ -14,12 +14,7 @@ from billing_engine.payments.report_model import (
 )
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
 
-REPORTS: Final = CollectionSpec(
-    name="payment_reports",
-    text=("gateway", "day", "status"),
-    integer=("made_at_ms",),
-    indexes=(("gateway", "day"),),
-)
+REPORTS: Final = CollectionSpec(name="payment_reports")
 
 
 class CollectionReports:
