@@ -24,10 +24,10 @@ class ProjectClosed(Conflict):
 
 
 class AlreadyApplied(Conflict):
-    """The freelancer has an application for this project; no credit was taken."""
+    """The freelancer has an application for this project; this request took no credit of its own."""
 
     code = "ALREADY_APPLIED"
-    detail = "You have applied for this project already. No credit was taken."
+    detail = "You have applied for this project already. An application costs its credit once."
 
 
 class ApplicationNotFound(NotFound):
