@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 #: So many events may wait; beyond it ticks are dropped first, they come again in ten seconds.
 _WAITING: Final = 10_000
+#: How long a store that did not answer is left alone.
+_REST_S: Final = 1.0
 
 
 class SocketAnnouncer:
@@ -25,6 +27,7 @@ class SocketAnnouncer:
         self._worker: asyncio.Task[None] | None = None
         self._push: Push | None = None
         self._chat: ChatService | None = None
+        self._rest_until_s = 0.0
 
     def start(self, push: Push, chat: ChatService) -> None:
         """Begin to send; what was announced before this waits."""
@@ -55,11 +58,21 @@ class SocketAnnouncer:
 
     async def _tell(self, event: SessionEvent, push: Push, chat: ChatService) -> None:
         session = event.view.session
-        last_seq: int | None = None
-        try:
-            last_seq = await chat.last_seq(session.id)
-        except ChatError as exc:
-            # The news goes out all the same; null says that nobody knows whether a message was missed.
-            log.warning("%s is told without lastSeq: %r", event.name, exc, extra={"session_id": session.id})
+        last_seq = await self._last_seq(event, chat)
         for person in (session.user_id, session.lawyer_id):
             push.post_to_user(person, event.name, event_payload(event, person, last_seq=last_seq))
+
+    async def _last_seq(self, event: SessionEvent, chat: ChatService) -> int | None:
+        """None: nobody knows whether a message was missed, and the news goes out all the same. A store that has just not answered is
+        not asked again for a moment, or all the news of an outage would queue behind its timeouts.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._rest_until_s:
+            return None
+        try:
+            return await chat.last_seq(event.view.session.id)
+        except ChatError as exc:
+            self._rest_until_s = loop.time() + _REST_S
+            extra = {"session_id": event.view.session.id}
+            log.warning("%s is told without lastSeq: %r", event.name, exc, extra=extra)
+            return None

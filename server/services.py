@@ -230,7 +230,6 @@ async def wire(
         clock=clock,
         rules=rules,
         sessions=sessions,
-        timeline=timeline,
         rooms=chat,
         locks=locks,
         engine=engine,

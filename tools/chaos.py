@@ -52,23 +52,23 @@ class Campaign:
     def __init__(self, directory: Path, *, rounds: int, seed: int | None, first: int | None) -> None:
         self._directory = directory
         self._file = directory / "state.json"
-        self._rounds = rounds
         self._first = first or 0
-        self.state = self._resumed(seed)
+        self._last = self._first + rounds
+        self.state = self._resumed(seed, is_again=first is not None)
 
-    def _resumed(self, seed: int | None) -> State:
+    def _resumed(self, seed: int | None, *, is_again: bool) -> State:
         begun = State(**json.loads(self._file.read_text())) if self._file.exists() else None
-        if self._first:
+        if is_again:
             # One stretch of a campaign again: it has nothing to do with what is written down.
             self._file = self._file.with_name("state-again.json")
             return State(seed if seed is not None else begun.seed if begun else 0, done=self._first)
-        if begun is not None and begun.done < self._rounds and seed in (None, begun.seed):
+        if begun is not None and begun.done < self._last and seed in (None, begun.seed):
             return begun
         return State(secrets.randbelow(10**9) if seed is None else seed)
 
     def run(self) -> int:
         """The exit code."""
-        last = self._first + self._rounds if self._first else self._rounds
+        last = self._last
         say(f"seed {self.state.seed}, rounds {self.state.done} to {last - 1}")
         while self.state.done < last:
             cluster = self.state.done // ROUNDS_A_CLUSTER

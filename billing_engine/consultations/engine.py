@@ -6,7 +6,7 @@ write that came back in time: if the store is late, the gate shuts by itself and
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
@@ -168,10 +168,11 @@ class Engine:
         if live is not None:
             self._ask_at_once(live)
 
-    def look_again(self) -> None:
-        """Ask the ledger of every session at once whether it is still this process's."""
-        for live in self._live.values():
-            self._ask_at_once(live)
+    def look_again(self, *, ours: Collection[str] = ()) -> None:
+        """Ask the ledger of every session at once whether it is still this process's; not of those that are known to be `ours`."""
+        for session_id, live in self._live.items():
+            if session_id not in ours:
+                self._ask_at_once(live)
 
     def _ask_at_once(self, live: Live) -> None:
         live.retry_at_ms = self._clock.now_ms()

@@ -2,7 +2,8 @@
 
 A lease carries no instant, so two machines' clocks need not agree: an observer looks at a lease again and again, and calls it stale
 when its beat has not moved for `lease_ms` of the *observer's* time. An observer that stood still itself, or could not read, has
-not watched: it begins again.
+not watched meanwhile: of the time between two looks no more counts than a third of that. So after a pause of its own, or of the store,
+the others have two thirds to beat in; and an observer that is merely slow still comes to know who is dead.
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ class Seen(NamedTuple):
     """A lease as it was when it last moved before our eyes."""
 
     lease: Lease
-    since_ms: int
+    #: For how long it has not moved while we watched.
+    watched_ms: int = 0
     #: Whether it has ever moved before our eyes.
     moved: bool = False
 
@@ -33,7 +35,8 @@ class Liveness:
 
     def look(self, leases: Iterable[Lease], now_ms: int) -> None:
         """Take note of all leases as read from the store at `now_ms`."""
-        blind = self._looked_at_ms is not None and now_ms - self._looked_at_ms > self._lease_ms // 2
+        since_ms = 0 if self._looked_at_ms is None else now_ms - self._looked_at_ms
+        watched_ms = min(since_ms, self._lease_ms // 3)
         self._looked_at_ms = now_ms
         stored = {lease.owner: lease for lease in leases if lease.owner != self._owner}
         for owner in self._seen.keys() - stored.keys():
@@ -42,11 +45,11 @@ class Liveness:
         for owner, lease in stored.items():
             before = self._seen.get(owner)
             if before is None or before.lease.beat != lease.beat:
-                self._seen[owner] = Seen(lease, now_ms, moved=before is not None)
+                self._seen[owner] = Seen(lease, moved=before is not None)
                 self._gone.pop(owner, None)
-            elif blind:
-                self._seen[owner] = before._replace(since_ms=now_ms)
-            elif now_ms - before.since_ms >= self._lease_ms:
+                continue
+            self._seen[owner] = before._replace(watched_ms=before.watched_ms + watched_ms)
+            if self._seen[owner].watched_ms >= self._lease_ms:
                 self._gone[owner] = lease
 
     def dead(self) -> list[Lease]:

@@ -22,13 +22,13 @@ from billing_engine.consultations.billing import (
     hold_id_of,
     last_evidence_ms,
 )
-from billing_engine.consultations.engine import Engine
+from billing_engine.consultations.engine import RETRY_MS, Engine
 from billing_engine.consultations.errors import StillFunded, Unattended
 from billing_engine.consultations.model import EndReason, Session, Status
-from billing_engine.consultations.ports import Locks, Rooms, Sessions, Timeline
+from billing_engine.consultations.ports import Locks, Rooms, Sessions
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.service import Consultations
-from billing_engine.consultations.settlement import lock_names, trail_rows
+from billing_engine.consultations.settlement import lock_names
 from billing_engine.errors import InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import wallet_of
 from billing_engine.ledger.model import Account, Entry, Fenced, Hold, HoldGone
@@ -51,7 +51,6 @@ class Recovery:
         clock: Clock,
         rules: Rules,
         sessions: Sessions,
-        timeline: Timeline,
         rooms: Rooms,
         locks: Locks,
         engine: Engine,
@@ -64,7 +63,6 @@ class Recovery:
         self._clock = clock
         self._rules = rules
         self._sessions = sessions
-        self._timeline = timeline
         self._rooms = rooms
         self._locks = locks
         self._engine = engine
@@ -105,22 +103,18 @@ class Recovery:
         accounts = await self._ledger.accounts([wallet_of(session.user_id) for session in live])
         evidence = await self._rooms.evidence_ms([session.id for session in live])
 
-        async def recover(session: Session) -> Bill | None:
+        async def recover(session: Session) -> bool:
             if session.status is Status.STARTING:
                 await self._give_back(session)
-                return None
+                return False
             account = accounts.get(wallet_of(session.user_id))
             return await self._recover(session, account, evidence.get(session.id, 0), alive)
 
         results = await asyncio.gather(*map(recover, due), return_exceptions=True)
-        adopted = [
-            (session, bill)
-            for session, bill in zip(due, results, strict=True)
-            if bill is not None and not isinstance(bill, BaseException)
-        ]
-        # All are billed from now on: what follows is a copy, and must not be what another's adoption waits for.
-        copied = await asyncio.gather(*(self._copy(*one) for one in adopted), return_exceptions=True)
-        for result in (*results, *copied):
+        adopted = [session for session, is_billed in zip(due, results, strict=True) if is_billed is True]
+        # All are billed from now on. What their holds say of the pause is copied to the timeline with each one's next tick.
+        await asyncio.gather(*map(self._lock, adopted))
+        for result in results:
             if isinstance(result, InvariantBroken):
                 # One session that contradicts itself must not keep all others from their people: `verify-ledger` names it.
                 log.error("a session cannot be taken up: %r", result)
@@ -136,25 +130,30 @@ class Recovery:
 
     async def _recover(
         self, session: Session, account: Account | None, evidence_ms: int, alive: frozenset[str]
-    ) -> Bill | None:
-        """The bill of a session that goes on here."""
+    ) -> bool:
+        """Whether the session goes on here from now on."""
         hold = account.holds.get(hold_id_of(session.id)) if account is not None else None
         if account is None or hold is None:
             await self._settle_closed(session)
-            return None
+            return False
         if hold.owner == self._consultations.owner:
             return self._find_again(session, bill_of(account, hold))
         if hold.owner in alive:
-            return None
+            return False
         if not self._serves:
             await self._abandon_if_due(session, hold, evidence_ms)
-            return None
+            return False
         return await self._go_on(session, hold, evidence_ms)
 
-    async def _go_on(self, session: Session, hold: Hold, evidence_ms: int) -> Bill | None:
-        """Adopt it and bill it here; None where that is not to be."""
+    async def _go_on(self, session: Session, hold: Hold, evidence_ms: int) -> bool:
+        """Adopt it and bill it here; whether that was to be."""
         try:
             bill = await self._adopt(session, hold, evidence_ms)
+        except Unavailable:
+            # It may be ours by now, and then nobody else looks for it: ask with the same words until it is known.
+            again = partial(self._go_on_once_known, session, hold, evidence_ms)
+            self._engine.see_through(f"adoption:{session.id}", again, after_ms=RETRY_MS)
+            raise
         except HoldGone:
             await self._settle_closed(session)
         except StillFunded:
@@ -163,20 +162,23 @@ class Recovery:
             await self._abandon(session, hold, evidence_ms)
         else:
             self._engine.launch(session, bill, announce=None)
-            return bill
-        return None
+            return True
+        return False
 
-    def _find_again(self, session: Session, bill: Bill) -> Bill | None:
+    async def _go_on_once_known(self, session: Session, hold: Hold, evidence_ms: int) -> None:
+        if await self._go_on(session, hold, evidence_ms):
+            await self._lock(session)
+
+    def _find_again(self, session: Session, bill: Bill) -> bool:
         """A session that this process has adopted without hearing so (the answer was lost) is billed by it from now on."""
         idle_ms = self._clock.now_ms() - bill.meter.evidence_at_ms
         # Younger ones may be on their way from the store to their start.
         if self._engine.is_live(session.id) or idle_ms < 5 * self._rules.store_timeout_ms:
-            return None
+            return False
         self._engine.launch(session, bill, announce=None)
-        return bill
+        return True
 
-    async def _copy(self, session: Session, bill: Bill) -> None:
-        await self._timeline.add(trail_rows(session.id, bill.meter.trail))
+    async def _lock(self, session: Session) -> None:
         try:
             await self._locks.acquire(lock_names(session.user_id, session.lawyer_id), session.id)
         except Unavailable as exc:

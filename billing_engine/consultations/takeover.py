@@ -178,12 +178,18 @@ class Takeover:
         self._beat += 1
         known = await self._leases.beat(Lease(self._owner, self._beat, self._role))
         if (stood_still or not known) and self._beat > 1:
-            # Others may have taken our sessions up meanwhile. The ledger would refuse us at each one's next tick: ask it now.
-            log.warning(
-                "this process was taken for dead, or nearly; it looks whether its sessions are still its own"
-            )
-            self._engine.look_again()
+            await self._look_what_is_ours()
         self._beaten_at_ms = self._clock.now_ms()
+
+    async def _look_what_is_ours(self) -> None:
+        """Others may have taken our sessions up, and the ledger would refuse us at each one's next tick. Ask it now, with one
+        question: who was late has no time for hundreds.
+        """
+        log.warning(
+            "this process was taken for dead, or nearly; it looks whether its sessions are still its own"
+        )
+        held = await self._ledger.open_holds(HOLDS, owner=self._owner)
+        self._engine.look_again(ours={hold.hold_id.removeprefix(HOLDS) for hold in held})
 
     async def _bury(self, dead: Lease) -> None:
         try:

@@ -191,7 +191,9 @@ async def test_an_admin_sees_what_is_set_aside_and_the_audit_log_who_decided(api
     payout_id = (await ask(lawyer, "100.00")).json["id"]
     admin = await api.admin()
     wallet = (await admin.get(f"/admin/users/{lawyer.id}/wallet")).json
-    assert wallet["holds"] == [{"sessionId": None, "payoutId": payout_id, "amount": "100.00"}]
+    assert [(hold["payoutId"], hold["sessionId"], hold["amount"]) for hold in wallet["holds"]] == [
+        (payout_id, None, "100.00")
+    ]
     await api.advance(1)
     await paid(api, payout_id, "UTR 9")
     acts = (await admin.get(f"/admin/audit?subject={payout_id}")).json["items"]

@@ -145,6 +145,27 @@ async def test_a_dead_process_is_noticed_and_its_session_goes_on_elsewhere(tmp_p
         await check_sessions(second, [session_id], ["u1", "l1"])
 
 
+async def test_an_adoption_whose_answer_is_lost_is_found_at_once(tmp_path: Path) -> None:
+    """The hold has its name on it, and nobody else looks for it any more."""
+    async with deployment(tmp_path) as them:
+        outage = Outage(StoreUnavailable, only="ledger.commit_all".__eq__)
+        first, second = await them.process(), await them.process(fuse=outage)
+        await first.recharge("u1", 100_000)
+        session_id = await first.begin()
+        await them.advance(12)
+        await first.crash()
+        outage.failing, outage.lost_answers = True, 1
+        while not outage.seen:
+            await them.advance(0.1)
+        outage.over()
+        assert not second.engine.is_live(session_id)
+        assert (await hold_of(second, session_id)).owner == second.consultations.owner
+        await them.advance(0.5)
+        assert second.engine.is_live(session_id)
+        await second.consultations.end(session_id, caller_id="u1")
+        await check_sessions(second, [session_id], ["u1", "l1"])
+
+
 async def test_nobody_takes_what_a_living_process_bills(tmp_path: Path) -> None:
     async with deployment(tmp_path) as them:
         first, second = await them.process(), await them.process()

@@ -221,7 +221,6 @@ class World:
             clock=self.clock,
             rules=self.rules,
             sessions=self.sessions,
-            timeline=self.timeline,
             rooms=rooms,
             locks=self.locks,
             engine=self.engine,

@@ -234,7 +234,7 @@ PATHS: Final = (
     MoneyPath("account disabled", running, disabling, END),
     MoneyPath("clean stop", running, stopping, frozenset()),
     MoneyPath("recovery of a running session", killed, booting,
-          frozenset({"sessions.unfinished", "rooms.evidence_ms", "timeline.add", "locks.acquire", "ledger.pending"})),
+          frozenset({"sessions.unfinished", "rooms.evidence_ms", "locks.acquire", "ledger.pending"})),
     MoneyPath("recovery of an abandoned session", killed, booting, frozenset({"sessions.unfinished"}), gap_s=500),
     MoneyPath("recovery of a half start", died_in_start, booting,
           frozenset({"sessions.unfinished", "sessions.move", "claims.release"})),
