@@ -53,16 +53,16 @@ class CreditPrices:
             raise PackageNotFound(package=package_id)
         return found
 
-    async def change(self, price_minor: int, *, by: str) -> PriceChange:
-        """Set the price. The price that it is already changes nothing, so that a repeat is harmless.
-
-        Raises:
-            PriceInvalid: less than 1, or more than 100000; names `price_per_credit`.
-        """
+    def check(self, price_minor: int) -> None:
+        """Raises `PriceInvalid` for less than 1, or more than 100000; names `price_per_credit`."""
         low, high = self._asset.scale, 100_000 * self._asset.scale
         if not low <= price_minor <= high:
             bounds = f"{format_minor(low, self._asset)} to {format_minor(high, self._asset)}"
             raise PriceInvalid(field="price_per_credit", problem=f"must be from {bounds}")
+
+    async def change(self, price_minor: int, *, by: str) -> PriceChange:
+        """Set the price. The price that it is already changes nothing, so that a repeat is harmless. Raises what `check` raises."""
+        self.check(price_minor)
         for attempt in range(ATTEMPTS):
             await let_rivals_finish(attempt)
             now = await self.current()

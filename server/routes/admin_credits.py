@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from billing_engine.credits.book import ADJUSTMENT_MAX
 from billing_engine.credits.errors import AdjustmentInvalid, InsufficientCredits, NoCredits, PriceInvalid
@@ -20,6 +20,12 @@ from server.wire import Id, Instant, MoneyIn, MoneyOut, SnakeModel
 _SHOWN: Final = 20
 
 
+def _not_nothing(amount: int) -> int:
+    if amount == 0:
+        raise ValueError("must not be 0")
+    return amount
+
+
 class UserCreditsOut(CreditBalanceOut):
     """A freelancer's credits, and the last lines of their history."""
 
@@ -35,7 +41,7 @@ class AdjustIn(SnakeModel):
     """How many credits to add (to take, below 0), and why."""
 
     user_id: Id
-    amount: Annotated[int, Field(ge=-ADJUSTMENT_MAX, le=ADJUSTMENT_MAX)]
+    amount: Annotated[int, Field(ge=-ADJUSTMENT_MAX, le=ADJUSTMENT_MAX), AfterValidator(_not_nothing)]
     reason: Reason
 
 
@@ -136,14 +142,21 @@ async def settings(call: Call[Any, None]) -> CreditSettingsOut:
 
 
 async def set_price(call: Call[PriceIn, None]) -> CreditSettingsOut:
-    prices = room_of(call).prices
-    price_minor = parse_minor(call.body.price_per_credit, prices.asset, field="price_per_credit")
-    await prices.change(price_minor, by=call.caller.user_id)
+    await room_of(call).prices.change(_wanted_minor(call), by=call.caller.user_id)
     return await settings(call)
 
 
-async def price_now(call: Call[Any, None]) -> dict[str, Any]:
-    """What a new price changes, for the audit log."""
+def _wanted_minor(call: Call[PriceIn, None]) -> int:
+    """Raises `MoneyInvalid`, `PriceInvalid`."""
+    prices = room_of(call).prices
+    price_minor = parse_minor(call.body.price_per_credit, prices.asset, field="price_per_credit")
+    prices.check(price_minor)
+    return price_minor
+
+
+async def price_now(call: Call[PriceIn, None]) -> dict[str, Any]:
+    """What a new price changes, for the audit log. What is no price is no act of anybody, and is refused here."""
+    _wanted_minor(call)
     prices = room_of(call).prices
     return {"pricePerCredit": format_minor((await prices.current()).price_minor, prices.asset)}
 

@@ -68,7 +68,7 @@ class BuyIn(SnakeModel):
     package_id: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class PaidIn(SnakeModel):
+class CreditsPaidIn(SnakeModel):
     """What Razorpay Checkout hands to its `handler`, as it is."""
 
     razorpay_payment_id: GatewayText
@@ -276,7 +276,7 @@ async def buy(call: Call[BuyIn, None]) -> PurchaseOut:
     return PurchaseOut.of(purchase)
 
 
-async def verify(call: Call[PaidIn, None]) -> PurchaseOut:
+async def verify(call: Call[CreditsPaidIn, None]) -> PurchaseOut:
     try:
         purchase = await room_of(call).purchases.verify(
             user_id=call.caller.user_id,
@@ -361,7 +361,7 @@ ROUTES: Final = (
         handler=verify,
         summary="The order was paid: check the gateway's signature, and add the credits once",
         access=_FREELANCER,
-        body=PaidIn,
+        body=CreditsPaidIn,
         response=PurchaseOut,
         errors=(PaymentNotFound, SignatureInvalid, GatewayUnavailable),
         rate=_RATE,

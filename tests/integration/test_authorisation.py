@@ -495,9 +495,7 @@ async def _strangers(api: Api) -> tuple[Person, Person]:
     return await api.register(Role.FREELANCER), await api.register(Role.COMPANY)
 
 
-async def _credits(
-    freelancer: Person, company: Person, strangers: tuple[Person, Person]
-) -> dict[str, str]:
+async def _credits(freelancer: Person, company: Person, strangers: tuple[Person, Person]) -> dict[str, str]:
     """Projects, purchases and applications of both, by their names in the table."""
     ids: dict[str, str] = {}
     other, other_company = strangers

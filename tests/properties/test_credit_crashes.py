@@ -229,6 +229,4 @@ async def test_trouble_at_every_await(path: CreditPath, atomic: bool, dies: bool
         assert await stage.snapshot() == last
         assert (await stage.audit()).verdict is Verdict.CLEAN
 
-    await trouble_at_every_await(
-        tmp_path, path, promises, atomic=atomic, dies=dies, opened=a_credit_stage
-    )
+    await trouble_at_every_await(tmp_path, path, promises, atomic=atomic, dies=dies, opened=a_credit_stage)

@@ -60,9 +60,7 @@ async def test_the_last_credit_on_a_hundred_projects_makes_one_application(
         await stage.adjust(1)
         for number in range(100):
             await stage.post(f"p{number}")
-        answers = await at_once(
-            *((stage if n % 2 else other).apply(f"a{n}", f"p{n}") for n in range(100))
-        )
+        answers = await at_once(*((stage if n % 2 else other).apply(f"a{n}", f"p{n}") for n in range(100)))
         refused = Counter(answer for answer in answers if isinstance(answer, type))
         assert refused == {InsufficientCredits: 99}
         (made,) = [answer for answer in answers if not isinstance(answer, type)]
@@ -150,7 +148,9 @@ async def test_a_price_that_changes_during_purchases_never_changes_an_order(
         for purchase in bought:
             payment = purchase.payment
             assert payment.amount_minor in {price * payment.quantity for price in prices}
-            entry = await stage.world.ledger.entry(payment.account, f"payment:simulated:{payment.collected_id}")
+            entry = await stage.world.ledger.entry(
+                payment.account, f"payment:simulated:{payment.collected_id}"
+            )
             assert entry is not None
             assert sum(transfer.amount_minor for transfer in entry.transfers) == payment.amount_minor
         # Every change is in the log, one after the other, whoever came first.
@@ -196,9 +196,7 @@ async def test_who_is_on_the_list_when_a_close_answers_stays_and_nobody_else_com
             answers = await at_once(*applying[:4], close_and_look(), *applying[4:])
             answers.pop(4)
             applied = {
-                person
-                for person, answer in zip(people, answers, strict=True)
-                if not isinstance(answer, type)
+                person for person, answer in zip(people, answers, strict=True) if not isinstance(answer, type)
             }
             seen.update(answer for answer in answers if isinstance(answer, type))
             there = await stage.applications.of_project(project, company_id=COMPANY, limit=100, before=None)

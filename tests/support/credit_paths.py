@@ -123,9 +123,7 @@ class CreditStage(DeskStage):
         return await self.projects.heal() + await self.applications.heal()
 
     async def buy(self, key: str = "b1", package: int = 1, user_id: str = FREELANCER) -> Purchase:
-        return await self.purchases.initiate(
-            user_id=user_id, email="", package_id=package, operation_id=key
-        )
+        return await self.purchases.initiate(user_id=user_id, email="", package_id=package, operation_id=key)
 
     async def post(self, key: str = "p1") -> Project:
         return await self.projects.post(company_id=COMPANY, title="T", description="D", operation_id=key)
@@ -152,9 +150,7 @@ class CreditStage(DeskStage):
         found = await self.projects._rows.get(project)
         there = []
         if found is not None:
-            there = await self.applications.of_project(
-                project, company_id=COMPANY, limit=100, before=None
-            )
+            there = await self.applications.of_project(project, company_id=COMPANY, limit=100, before=None)
         return Snapshot(
             await self.book.balance(FREELANCER),
             # Which try it was does not matter: one that was given up has cost nothing.
