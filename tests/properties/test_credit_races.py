@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ async def test_a_price_that_changes_during_purchases_never_changes_an_order(
         log = [await stage.prices.current(), *await stage.prices.changes(limit=100)][1:]
         assert [change.number for change in log] == list(range(len(log), 0, -1))
         assert sorted(change.price_minor for change in log) == prices[1:]
-        for newer, older in zip(log, log[1:], strict=False):
+        for newer, older in pairwise(log):
             assert newer.from_minor == older.price_minor
         # The order of before keeps its price when it is asked for again.
         again = await stage.buy("b0", 1, "f0")
