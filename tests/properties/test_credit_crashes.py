@@ -17,6 +17,7 @@ from billing_engine.errors import BillingError
 from billing_engine.verification import Verdict
 from tests.support.credit_paths import CreditStage, Snapshot, a_credit_stage
 from tests.support.desk_paths import cut_off, trouble_at_every_await
+from tests.support.scripted_gateway import ScriptedGateway
 
 Step = Callable[[CreditStage], Awaitable[Any]]
 
@@ -34,6 +35,11 @@ class CreditPath:
     again: Step
     refused: type[BillingError] | None = None
     fails: bool = True
+    #: Paid at a gateway that outlives the processes; else at the simulated one.
+    at_gateway: bool = False
+
+    def opened(self, path: Path, *, atomic: bool) -> Any:
+        return a_credit_stage(path, atomic=atomic, gateway=ScriptedGateway() if self.at_gateway else None)
 
     def __str__(self) -> str:
         return self.name
@@ -91,6 +97,13 @@ async def half_bought(stage: CreditStage) -> None:
     """Its money is booked, its credits are not."""
     await stage.boot()
     await cut_off(stage, CreditStage.buy, "news.credits_purchased")
+
+
+async def paid_and_not_told(stage: CreditStage) -> None:
+    """The gateway has the money, and nobody has told us."""
+    await stage.boot()
+    order = (await stage.buy()).payment.order_id
+    stage.gateway.pay(order)
 
 
 async def apply_again(stage: CreditStage) -> None:
@@ -166,6 +179,12 @@ PATHS = (
     CreditPath("buy", nothing, CreditStage.buy, BUYING, CreditStage.buy),
     CreditPath("asking about a purchase", half_bought, asking_the_gateway, frozenset({"payments.due", "payments.replace"}),
                CreditStage.buy, fails=False),
+    CreditPath("verify", paid_and_not_told, CreditStage.verify, frozenset({"gateway.attempt", "news.credits_purchased"}),
+               CreditStage.verify, at_gateway=True, fails=False),
+    CreditPath("webhook", paid_and_not_told, CreditStage.hear, frozenset({"inbox.add", "inbox.settle", "news.credits_purchased"}),
+               CreditStage.verify, at_gateway=True, fails=False),
+    CreditPath("order", nothing, CreditStage.buy, frozenset({"payments.add", "gateway.create_order"}), CreditStage.buy,
+               at_gateway=True),
     CreditPath("add", with_credits, add, frozenset(), add),
     CreditPath("take", with_credits, take, frozenset(), take),
     CreditPath("healing an application", taken_and_not_written, CreditStage.heal_credits, HEALING, CreditStage.apply),
@@ -180,12 +199,12 @@ PATHS = (
 
 async def ends_of(path: CreditPath, directory: Path, *, atomic: bool) -> tuple[Snapshot, Snapshot]:
     """What the world shows before the path and after it is repeated, by runs that nobody disturbs."""
-    async with a_credit_stage(directory / "ends.db", atomic=atomic) as stage:
+    async with path.opened(directory / "ends.db", atomic=atomic) as stage:
         await path.before(stage)
         await stage.heal()
         first = await stage.snapshot()
         await stage.world.stop()
-    async with a_credit_stage(directory / "ends-2.db", atomic=atomic) as stage:
+    async with path.opened(directory / "ends-2.db", atomic=atomic) as stage:
         await path.before(stage)
         await path.act(stage)
         await stage.heal()
@@ -229,4 +248,4 @@ async def test_trouble_at_every_await(path: CreditPath, atomic: bool, dies: bool
         assert await stage.snapshot() == last
         assert (await stage.audit()).verdict is Verdict.CLEAN
 
-    await trouble_at_every_await(tmp_path, path, promises, atomic=atomic, dies=dies, opened=a_credit_stage)
+    await trouble_at_every_await(tmp_path, path, promises, atomic=atomic, dies=dies, opened=path.opened)

@@ -125,6 +125,30 @@ class CreditStage(DeskStage):
     async def buy(self, key: str = "b1", package: int = 1, user_id: str = FREELANCER) -> Purchase:
         return await self.purchases.initiate(user_id=user_id, email="", package_id=package, operation_id=key)
 
+    async def verify(self, key: str = "b1") -> Purchase:
+        """The payer's client says that the order's only try has paid it."""
+        (paid,) = self.gateway.tries.values()
+        order_id = (await self.purchases.purchase(key, user_id=FREELANCER)).payment.order_id or ""
+        return await self.purchases.verify(
+            user_id=FREELANCER,
+            order_id=order_id,
+            attempt_id=paid.id,
+            signature=self.gateway.signature(order_id, paid.id),
+        )
+
+    async def hear(self, event_id: str = "e1") -> None:
+        """The gateway says so, and that is worked off."""
+        (paid,) = self.gateway.tries.values()
+        body, headers = self.gateway.event(event_id, paid)
+        await self.world.webhooks.take(self.gateway.name, body=body, headers=headers)
+        for task in list(self.world.webhooks._working):
+            await task
+
+    async def die(self) -> None:
+        self.fuse.burnt = True
+        await self.world.webhooks.stop()
+        await super().die()
+
     async def post(self, key: str = "p1") -> Project:
         return await self.projects.post(company_id=COMPANY, title="T", description="D", operation_id=key)
 
@@ -172,8 +196,8 @@ class CreditStage(DeskStage):
 
 
 @asynccontextmanager
-async def a_credit_stage(path: Path, *, atomic: bool) -> AsyncIterator[CreditStage]:
+async def a_credit_stage(path: Path, *, atomic: bool, gateway: Any = None) -> AsyncIterator[CreditStage]:
     async with open_database(path, SqliteOptions(synchronous="OFF")) as db:
-        stage = CreditStage(db, atomic)
+        stage = CreditStage(db, atomic, gateway=gateway)
         stage.fuse.counting = False
         yield stage
