@@ -123,12 +123,22 @@ async def test_withdrawing_and_applying_again_and_again_at_once_loses_no_credit(
         await stage.boot()
         await stage.buy()
         await stage.post()
+        other = second_process(stage)
+        await other.boot()
+
+        async def looks() -> None:
+            for _ in range(5):
+                told = await other.book.balance(FREELANCER)
+                assert told.balance == told.purchased - told.used + told.refunded, "of two moments"
+
         for number in range(12):
             await at_once(
                 *(stage.apply(f"a{number}.{n}") for n in range(4)),
                 *(stage.withdraw(f"w{number}.{n}", attempt=number // 2 + 1) for n in range(4)),
+                *(looks() for _ in range(4)),
             )
             await is_clean(stage)
+        await other.world.stop()
         await stage.world.stop()
 
 
