@@ -13,12 +13,14 @@ class LedgerFunds:
         self._asset = asset
 
     async def owned_minor(self, person_id: str) -> int:
-        """Spendable in the wallet, and earnings that were not paid out; what is owed to us does not count against it."""
+        """What is in the wallet, and earnings that were not paid out, also what is set aside of both (a payout that is on its way, a
+        refund in doubt); what is owed to us does not count against it.
+        """
         wallet = await self._ledger.account(wallet_of(person_id), self._asset.code)
         earnings = await self._ledger.account(earnings_of(person_id), self._asset.code)
-        return max(0, wallet.spendable) + max(0, earnings.spendable)
+        return max(0, wallet.posted) + max(0, earnings.posted)
 
     async def owned_credits(self, person_id: str) -> int:
         """Application credits that were not used."""
         account = await self._ledger.account(application_credits_of(person_id), APPLICATION_CREDIT.code)
-        return account.spendable
+        return account.posted

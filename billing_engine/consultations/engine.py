@@ -28,7 +28,7 @@ from billing_engine.consultations.settlement import Settlement, ended_record, lo
 from billing_engine.consultations.views import final_view, live_view
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import wallet_of
-from billing_engine.ledger.model import Entry, Fenced, HoldGone
+from billing_engine.ledger.model import Account, Entry, Fenced, HoldGone
 from billing_engine.ledger.service import Ledger
 from billing_engine.stopping import stop_tasks
 
@@ -389,8 +389,12 @@ class Engine:
         await self._settled(live.session, entry)
 
     async def _close(self, order: Close, session: Session) -> Entry:
-        booked_at_ms = self._clock.now_ms()
-        change = partial(close, order=order, day=self._ledger.day_of(order.at_ms), booked_at_ms=booked_at_ms)
+        day = self._ledger.day_of(order.at_ms)
+
+        def change(account: Account, known: Entry | None) -> tuple[Account, Entry]:
+            # Now, and not when it was asked for: what was booked meanwhile would stand after it in the account's history.
+            return close(account, known, order=order, day=day, booked_at_ms=self._clock.now_ms())
+
         account_id = wallet_of(session.user_id)
         source = hold_id_of(session.id)
         entry: Entry = await self._ledger.change(account_id, self._rules.asset.code, change, source=source)

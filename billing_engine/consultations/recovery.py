@@ -207,7 +207,11 @@ class Recovery:
         # Fenced: a process that has adopted it a moment ago serves it, and nothing is abandoned.
         fence = Fence(hold.epoch, hold.owner)
         order = Close(session.id, EndReason.ABANDONED, last_evidence_ms(hold, evidence_ms, now_ms), fence)
-        change = partial(close, order=order, day=self._ledger.day_of(order.at_ms), booked_at_ms=now_ms)
+        day = self._ledger.day_of(order.at_ms)
+
+        def change(account: Account, known: Entry | None) -> tuple[Account, Entry]:
+            return close(account, known, order=order, day=day, booked_at_ms=self._clock.now_ms())
+
         source = hold_id_of(session.id)
         try:
             entry: Entry = await self._ledger.change(

@@ -45,6 +45,8 @@ _ASSET: Final = APPLICATION_CREDIT.code
 _PAGE: Final = 500
 #: A PENDING application of this age has lost its process: its key is voided. One that was only slow begins anew.
 ABANDONED_AFTER_MS: Final = 2_000
+#: How much longer than it may be refunded an application is watched: clocks of two processes may differ.
+_CLOCKS_APART_MS: Final = 60_000
 
 
 class Applications:
@@ -250,7 +252,7 @@ class Applications:
             await self._rows.settle(settled_by(application, taken, returned))
             return True
         # Somebody wanted to withdraw it. As long as he may still do so by an old request, it is watched.
-        if self._clock.now_ms() < taken.at_ms + REFUND_WITHIN_MS:
+        if self._clock.now_ms() < taken.at_ms + REFUND_WITHIN_MS + _CLOCKS_APART_MS:
             return False
         await self._rows.end_return(application.id)
         return True

@@ -113,8 +113,7 @@ class PayerRefunds:
             WalletTooLow: the payer has spent it. After all of these nothing is changed.
             Unavailable: nobody knows; a repeat finds what there is, and without one it is finished all the same.
         """
-        if amount_minor <= 0:
-            raise RefundAmountInvalid(field="amount", problem="must be more than nothing")
+        require_amount(amount_minor)
         refund = await self._rows.get(operation_id)
         if refund is None:
             payment = await self._gateways.own(payment_id, payer_id=None)
@@ -516,6 +515,12 @@ class PayerRefunds:
 
     def _trouble(self, what: str, payment: Payment, news: GatewayRefund) -> None:
         self._observer.trouble(what, payment, refund=news.id, amount_minor=news.amount_minor)
+
+
+def require_amount(amount_minor: int) -> None:
+    """Raises `RefundAmountInvalid` for nothing, and less."""
+    if amount_minor <= 0:
+        raise RefundAmountInvalid(field="amount", problem="must be more than nothing")
 
 
 def return_of(refund: PayerRefund) -> Return:

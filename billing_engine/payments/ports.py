@@ -134,7 +134,7 @@ class Payments(Protocol):
         ...
 
     async def unpaid(self, payer_id: str) -> int:
-        """How many of the payer's may still be paid (`OPEN`)."""
+        """How many of the payer's wait to be paid: what has failed does not, though it may still be paid."""
         ...
 
     async def between(self, gateway: str, from_ms: int, to_ms: int) -> list[Payment]:

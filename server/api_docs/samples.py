@@ -173,6 +173,7 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "PurchaseOut.amount": 125_000,
     "PurchaseOut.credits_balance": None,
     "PurchaseOut.status": "CREATED",
+    "ReceiptOut.amount": 125_000,
     "ReceiptOut.status": "PAID",
     "UserCreditsOut.email": "ravi@example.com",
     "UserCreditsOut.is_disabled": False,

@@ -114,7 +114,9 @@ class PurchaseOut(SnakeModel):
 
 
 class ReceiptOut(SnakeModel):
-    """A purchase with what was paid for it: the receipt, once it is PAID."""
+    """A purchase with what was paid for it: the receipt, once it is PAID. Until then the order can be taken up again with `order_id`,
+    `amount` and `key_id`, as it was told first.
+    """
 
     payment_id: str
     status: Annotated[str, one_of(PAYMENT_STATUSES)]
@@ -125,6 +127,9 @@ class ReceiptOut(SnakeModel):
     currency: str
     gateway: str
     order_id: str | None
+    amount: int
+    key_id: str | None
+    checkout_url: str | None
     gateway_payment_id: str | None
     failure: str | None
     created_at: Instant
@@ -133,7 +138,7 @@ class ReceiptOut(SnakeModel):
 
     @classmethod
     def of(cls, purchase: Purchase) -> Self:
-        payment, entry = purchase.payment, purchase.entry
+        payment, entry, order = purchase.payment, purchase.entry, order_of(purchase.payment)
         asset = ASSETS[payment.currency]
         return cls(
             payment_id=payment.id,
@@ -145,6 +150,9 @@ class ReceiptOut(SnakeModel):
             currency=payment.currency,
             gateway=payment.gateway,
             order_id=payment.order_id,
+            amount=payment.amount_minor if order is None else order.amount,
+            key_id=payment.shown.get("keyId"),
+            checkout_url=None if order is None else order.checkout_url,
             gateway_payment_id=payment.collected_id,
             failure=payment.failure if payment.status.value == "FAILED" else None,
             created_at=payment.created_at_ms,

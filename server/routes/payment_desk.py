@@ -8,7 +8,7 @@ from billing_engine.payments.desk_ports import PaymentIndex
 from billing_engine.payments.disputes import Disputes
 from billing_engine.payments.errors import PaymentNotFound
 from billing_engine.payments.model import DisputeStatus, Payment, PaymentStatus, Purpose
-from billing_engine.payments.payer_refunds import PayerRefunds
+from billing_engine.payments.payer_refunds import PayerRefunds, require_amount
 from billing_engine.payments.refund_errors import (
     NotRefundable,
     PurchaseNotRefundable,
@@ -209,11 +209,21 @@ async def payment(call: Call[None, None]) -> AdminPaymentDetailOut:
     )
 
 
+async def _refunded(call: Call[PayerRefundIn, None]) -> tuple[Payment, int]:
+    """Whose money is to go back, and how much. What is no amount is said even of a payment that there is not."""
+    try:
+        payment = await _payment(call)
+    except PaymentNotFound:
+        require_amount(parse_minor(call.body.amount, call.services.asset))
+        raise
+    return payment, parse_minor(call.body.amount, ASSETS[payment.currency])
+
+
 async def refund(call: Call[PayerRefundIn, None]) -> PayerRefundOut:
-    payment = await _payment(call)
+    payment, amount_minor = await _refunded(call)
     made = await _refunds(call).request(
         payment_id=payment.id,
-        amount_minor=parse_minor(call.body.amount, ASSETS[payment.currency]),
+        amount_minor=amount_minor,
         reason=call.body.reason,
         by=call.caller.user_id,
         operation_id=call.operation_id,
@@ -223,7 +233,7 @@ async def refund(call: Call[PayerRefundIn, None]) -> PayerRefundOut:
 
 async def standing(call: Call[Any, None]) -> dict[str, Any]:
     """What a refund changes, for the audit log. Raises `PaymentNotFound`."""
-    payment = await _payment(call)
+    payment, _ = await _refunded(call)
     asset = ASSETS[payment.currency]
     return {
         "status": payment.status.value,

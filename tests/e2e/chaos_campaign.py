@@ -208,7 +208,8 @@ class Campaign:
         self._left_locks = left
 
     async def _books_are_settled(self) -> None:
-        code, output = await asyncio.to_thread(self.cluster.settled_books, PATIENCE_S)
+        # The stand-in has no snapshot: on a busy machine many readings meet a tick.
+        code, output = await asyncio.to_thread(self.cluster.settled_books, 3 * PATIENCE_S)
         assert code == 0, output
 
     def _logs_are_explained(self, faults: tuple[Fault, ...]) -> None:

@@ -132,6 +132,11 @@ async def _buy_at_razorpay(world: World, server: ServerProcess, razorpay: FakeRa
     await me.refused(
         "POST", "/credits/initiate-purchase", {"package_id": 1}, status=409, code="TOO_MANY_UNPAID_ORDERS"
     )
+    # An order can be taken up again later: the same one.
+    later = await me.get(f"/credits/purchases/{order['payment_id']}")
+    assert [later[name] for name in ("order_id", "amount", "key_id")] == [
+        order[name] for name in ("order_id", "amount", "key_id")
+    ]
     # 11 to 16: a forged signature adds nothing.
     paid = razorpay.pay(order["order_id"])
     forged = {**paid, "razorpay_signature": "0" * 64}

@@ -11,7 +11,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from tests.e2e.people import Answer, Person, assert_bill, has, minor, people_of
+from tests.e2e.people import Answer, Person, World, assert_bill, has, minor, people_of
 from tests.support.fake_razorpay import FakeRazorpay
 from tests.support.fake_stripe import FakeStripe
 from tests.support.gateway_faults import Fault
@@ -28,11 +28,12 @@ def razorpay() -> Iterator[FakeRazorpay]:
         yield fake
 
 
-def server_with(directory: Path, fake: FakeRazorpay) -> ServerProcess:
+def server_with(directory: Path, fake: FakeRazorpay, **settings: str) -> ServerProcess:
     return ServerProcess(
         directory,
         **{
             **QUICK,
+            **settings,
             "PAYMENT_GATEWAY": "razorpay",
             "RAZORPAY_KEY_ID": fake.key_id,
             "RAZORPAY_KEY_SECRET": fake.key_secret,
@@ -322,3 +323,99 @@ async def test_a_wallet_in_dollars_is_recharged_at_stripes_checkout(tmp_path: Pa
 def no_secrets(server: ServerProcess, fake: FakeRazorpay) -> None:
     for secret in (fake.key_secret, fake.webhook_secret):
         assert secret not in server.log
+
+
+@pytest.mark.slow
+async def test_kill_9_while_money_goes_out_sends_nothing_twice_and_strands_nothing(
+    tmp_path: Path, razorpay: FakeRazorpay
+) -> None:
+    """Admins refund payments in parts and decide payouts, lawyers ask for them; the server dies in the middle, again and again."""
+    rng = random.Random(secrets.randbelow(10**9))
+    with server_with(tmp_path, razorpay, PAYOUT_MIN="1.00") as server:
+        async with people_of(server) as world:
+            admin = await world.admin()
+            users = [await world.user() for _ in range(6)]
+            payments = []
+            for user in users:
+                ordered = await order(user, "300.00")
+                await verify(user, razorpay.pay(ordered["order"]["orderId"]))
+                payments.append((user, ordered["paymentId"]))
+            lawyer = await an_earner(world, users[0])
+            earned = minor((await lawyer.api.get("/lawyer/earnings/summary"))["available"])
+            spent = 30_000 - minor(await balance(users[0]))
+            asked = [
+                Asked(
+                    admin, f"/admin/payments/{payment_id}/refund", {"amount": "7.00", "reason": "Too late."}
+                )
+                for _, payment_id in payments
+                for _ in range(4)
+            ]
+            asked += [Asked(lawyer.api, "/lawyer/payouts", {"amount": "1.00"}) for _ in range(10)]
+            while not all(one.answer for one in asked):
+                living = [asyncio.create_task(one.ask()) for one in asked if one.answer is None]
+                await asyncio.sleep(rng.uniform(0.02, 0.4))
+                server.kill()
+                results = await asyncio.gather(*living, return_exceptions=True)
+                assert not [r for r in results if isinstance(r, BaseException) and not isinstance(r, GONE)], (
+                    results
+                )
+                code, output = await asyncio.to_thread(server.verify_ledger)
+                assert code in (0, 3), output
+                await asyncio.to_thread(server.start)
+            # The banks have done their part, and the gateway says so.
+            for refund_id in list(razorpay.books.refunds):
+                razorpay.finish_refund(refund_id)
+            assert set(await razorpay.deliver_to(server.url + "/webhooks/razorpay", shuffle=rng)) == {200}
+            for user, payment_id in payments:
+                back = await until_back(admin, payment_id)
+                assert minor(back["refundedAmount"]) == 2_800
+                at_gateway = [
+                    refund["amount"]
+                    for refund in razorpay.books.refunds.values()
+                    if refund["payment_id"] == back["gatewayPaymentId"]
+                ]
+                assert at_gateway == [700] * 4, "sent twice, or not at all"
+                left = 30_000 - 2_800 - (spent if user is users[0] else 0)
+                assert minor(await balance(user)) == left
+            payouts = (await lawyer.api.get("/lawyer/payouts?limit=100"))["items"]
+            made = [one for one in asked if one.path == "/lawyer/payouts" and one.answer.status == 201]
+            assert len(payouts) == len(made)
+            summary = await lawyer.api.get("/lawyer/earnings/summary")
+            assert minor(summary["available"]) == earned - 100 * len(made) >= 0
+        code, output = server.settled_books()
+        assert code == 0, output
+
+
+class Asked:
+    """One request with its key, asked until it is answered."""
+
+    def __init__(self, api: Any, path: str, body: Json) -> None:
+        self.api, self.path, self.body = api, path, body
+        self.key = secrets.token_hex(8)
+        self.answer: Any = None
+
+    async def ask(self) -> None:
+        answer = await self.api.call("POST", self.path, self.body, key=self.key)
+        if answer.status < 500 and answer.json.get("code") != "IDEMPOTENCY_IN_PROGRESS":
+            assert answer.status in (201, 402), answer
+            self.answer = answer
+
+
+async def an_earner(world: World, user: Person) -> Person:
+    """A lawyer who has earned something."""
+    lawyer = await world.lawyer("600.00")
+    session = await user.start(lawyer)
+    device = await user.device()
+    await device.heard("session:tick")
+    await user.end(session["sessionId"])
+    return lawyer
+
+
+async def until_back(admin: Any, payment_id: str) -> Json:
+    """The payment once all its refunds are done."""
+    for _ in range(200):
+        payment = await admin.get(f"/admin/payments/{payment_id}")
+        if all(refund["status"] == "DONE" for refund in payment["refunds"]):
+            return payment
+        await asyncio.sleep(0.1)
+    raise AssertionError(payment)

@@ -231,6 +231,17 @@ async def test_a_deleted_account_leaves_its_books_and_nothing_else(api):
     assert (await again.get("/wallet/balance")).json["walletBalance"] == "0.00"
 
 
+async def test_what_is_set_aside_for_a_payout_is_still_its_lawyers(api):
+    """Deleted without a word, an account would leave a payout behind that nobody waits for."""
+    user, lawyer = await api.a_user("500.00"), await api.a_lawyer()
+    session = await user.start(lawyer.id)
+    await api.advance(150)
+    await user.end(session)
+    assert (await lawyer.post("/lawyer/payouts", {"amount": "150.00"})).status == 201
+    refused = await _delete(lawyer)
+    assert (refused.status, refused.code, refused.json["available"]) == (409, "BALANCE_NOT_EMPTY", "150.00")
+
+
 async def test_a_deleted_lawyer_is_nobody(api):
     lawyer = await api.a_lawyer()
     assert (await _delete(lawyer)).status == 200

@@ -132,7 +132,8 @@ async def test_one_account_with_everything_that_belongs_to_it(api: Api) -> None:
     wallet = shown["wallet"]
     balance = (await user.get("/wallet/balance")).json
     assert (wallet["balance"], wallet["held"]) == (balance["walletBalance"], balance["held"])
-    assert wallet["holds"] == [{"sessionId": running, "payoutId": None, "amount": balance["held"]}]
+    others = {"payoutId": None, "refundId": None, "disputeId": None}
+    assert wallet["holds"] == [{"sessionId": running, **others, "amount": balance["held"]}]
     assert await got(admin, f"/admin/users/{user.id}/wallet") == wallet
 
     shown = await got(admin, f"/admin/users/{lawyer.id}")

@@ -214,7 +214,7 @@ async def test_the_whole_story_is_in_the_documented_words(api: Api) -> None:
         "createdAt",
     }
     transaction |= {"kind", "currency"}
-    recharge = {"paymentId", "status", "amount", "currency", "walletBalance", "transaction"}
+    recharge = {"paymentId", "status", "amount", "currency", "order", "walletBalance", "transaction"}
     recharged = note("recharge", await user.post("/wallet/recharge", {"amount": 200}), 201, recharge)
     assert set(recharged["transaction"]) == transaction
     note("balance", await user.get("/wallet/balance"), 200, {"walletBalance", "held", "currency"})

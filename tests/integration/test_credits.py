@@ -105,6 +105,8 @@ async def test_a_withdrawal_that_comes_too_late_while_it_is_written_is_refused_b
     assert (await credits_of(me))["credits_balance"] == 24
     assert (await me.get("/applied-projects")).json["items"][0]["status"] == "ACTIVE"
     # Nobody can withdraw it any more, so nobody watches it any more.
+    assert await api.services.credits.heal() == 0
+    api.clock.jump_ms(60_000)
     assert await api.services.credits.heal() == 1
     assert await api.services.credits.heal() == 0
 

@@ -189,8 +189,8 @@ async def test_an_unknown_id_is_not_found(world: World, route: Route):
             "NOT_FOUND",
             "METHOD_NOT_ALLOWED",
             "LAWYER_NOT_FOUND",
-            "SESSION_NOT_FOUND",
             "PAYMENT_NOT_FOUND",
+            "SESSION_NOT_FOUND",
         }
     assert world.everything() == before
 

@@ -25,6 +25,8 @@ from tests.support.manual_clock import ManualClock
 from tests.support.payments import AMOUNT
 from tests.support.returns import Desk, ReturningGateway, ToldPeople
 
+pytestmark = pytest.mark.slow
+
 Step = Callable[[Desk], Awaitable[None]]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from billing_engine.errors import BillingError
-from billing_engine.payments.model import RefundStatus
+from billing_engine.payments.model import DisputeStatus, RefundStatus
 from billing_engine.payments.refund_errors import RefundExceedsPayment, WalletTooLow
 from billing_engine.payments.refund_model import PayerRefund, PayerRefundStatus
 from tests.properties.test_return_crashes import (
@@ -81,6 +81,31 @@ async def test_runners_at_the_same_time_send_once(before: Step, tmp_path: Path) 
         assert all(isinstance(one, PayerRefund | BillingError) for one in asked), asked
         await desk.time_passes()
         assert len(desk.gateway.sent_back) == (0 if before in (spent, refunds_refused) else 1)
+        await desk.is_clean()
+
+
+async def test_a_refusal_because_another_runner_was_faster_is_none(tmp_path: Path) -> None:
+    async with a_desk(tmp_path / "desk.db") as desk:
+        await desk.paid()
+        desk.gateway.refuses_repeats = True
+        asked = await asyncio.gather(*(desk.refund() for _ in range(6)))
+        assert {refund.status for refund in asked} == {PayerRefundStatus.DONE}
+        assert await desk.money() == {"wallet": 0, "held": 0, "gateway": 0, "loss": 0}
+        await desk.is_clean()
+
+
+async def test_a_lost_dispute_that_found_nothing_leaves_the_wallet_to_the_refund(tmp_path: Path) -> None:
+    """Whoever books the refund from the dashboard falls asleep once the payment knows of it, and the dispute is lost meanwhile."""
+    async with a_desk(tmp_path / "desk.db") as desk:
+        await desk.paid()
+        await desk.refund(AMOUNT // 2)
+        gateway = desk.gateway
+        news = gateway.refund_outside(attempt(desk), AMOUNT // 2)
+        await desk.refunds._reserved(await desk.refunds._outside(await desk.stored(), news))
+        lost = gateway.dispute(attempt(desk), DisputeStatus.LOST)
+        await desk.hears(gateway.tells("d", lost, 1_000), gateway.tells("r", news))
+        money = await desk.money()
+        assert money == {"wallet": 0, "held": 0, "gateway": -AMOUNT, "loss": AMOUNT}
         await desk.is_clean()
 
 

@@ -48,6 +48,8 @@ class ReturningGateway(ScriptedGateway):
     refunds_are: RefundStatus = RefundStatus.DONE
     #: Why every refund is refused, if it is.
     refuses: str | None = None
+    #: A repeat is refused for being too much, instead of being answered as before.
+    refuses_repeats: bool = False
     told: dict[str, GatewayEvent] = field(default_factory=dict)
 
     async def refund(
@@ -57,6 +59,8 @@ class ReturningGateway(ScriptedGateway):
         if self.refuses is not None and reference not in self.sent_back:
             raise GatewayRefused(reason=self.refuses)
         is_new = reference not in self.sent_back
+        if self.refuses_repeats and not is_new:
+            raise GatewayRefused(reason="TOO_MUCH")
         lost, self.lost_answers = self.lost_answers, 0
         refund = await super().refund(
             attempt_id, amount_minor=amount_minor, currency=currency, reference=reference

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any, Final
 
-from billing_engine.payments.model import OPEN, Charge, Payment, PaymentStatus, Purpose
+from billing_engine.payments.model import Charge, Payment, PaymentStatus, Purpose
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
 from server.storage.errors import DuplicateId
 
@@ -73,8 +73,8 @@ class CollectionPayments:
         return [payment_of(doc) for doc in found]
 
     async def unpaid(self, payer_id: str) -> int:
-        statuses = sorted(status.value for status in OPEN)
-        return await self._payments.count({"payer_id": payer_id, "status": {"in": statuses}})
+        waiting = [PaymentStatus.CREATED.value, PaymentStatus.PENDING.value]
+        return await self._payments.count({"payer_id": payer_id, "status": {"in": waiting}})
 
     async def between(self, gateway: str, from_ms: int, to_ms: int) -> list[Payment]:
         where = {"gateway": gateway, "created_at_ms": {"gte": from_ms, "lt": to_ms}}
