@@ -499,6 +499,8 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         ids["request"] = asked.json["id"]
         ids |= await _credits(people["freelancer"], people["company"], await _strangers(api))
         ids["payout"] = (await lawyer.post("/lawyer/payouts", {"amount": "1.00"})).json["id"]
+        # The receipts go out meanwhile.
+        await api.idle()
         yield Town(api, people, nobodies, ids)
 
 

@@ -32,6 +32,8 @@ async def rich(api: Api, package: int = 3) -> Person:
     person = await api.register(Role.FREELANCER)
     bought = await person.post("/credits/initiate-purchase", {"package_id": package})
     assert bought.status == 201, bought.text
+    # The receipt goes out meanwhile.
+    await api.idle()
     return person
 
 
