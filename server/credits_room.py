@@ -1,7 +1,6 @@
 """The credits room, wired: prices and purchases, projects and applications, and the book that all of it is read from."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from billing_engine.clock import Clock
 from billing_engine.credits.applications import Applications
@@ -13,7 +12,6 @@ from billing_engine.credits.purchases import CreditPurchases, PurchaseRules
 from billing_engine.ledger.service import Ledger
 from billing_engine.payments.model import Purpose
 from billing_engine.payments.service import PaymentService
-from server.credit_packages import SHIPPED, load_packages
 from server.settings import Settings
 from server.storage.collection import Collections
 from server.storage.repositories.credits import (
@@ -62,7 +60,7 @@ async def open_credits(
         clock=clock,
         asset=settings.asset,
         first_minor=settings.credit_price_minor,
-        packages=load_packages(Path(settings.credit_packages) if settings.credit_packages else SHIPPED),
+        packages=settings.packages(),
     )
     purchases = CreditPurchases(
         ledger=ledger,

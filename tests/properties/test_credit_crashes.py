@@ -222,7 +222,10 @@ async def repeated(stage: CreditStage, path: CreditPath) -> None:
             await path.again(stage)
 
 
-@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "stepwise"])
+@pytest.mark.parametrize(
+    "atomic",
+    [pytest.param(True, id="atomic"), pytest.param(False, id="stepwise", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("path", PATHS, ids=str)
 @pytest.mark.parametrize("dies", [True, False], ids=["death", "failure"])
 async def test_trouble_at_every_await(path: CreditPath, atomic: bool, dies: bool, tmp_path: Path) -> None:
