@@ -228,24 +228,24 @@ class Applications:
 
     # -- healing -----------------------------------------------------------------------------------------------------
 
-    async def heal(self) -> int:
-        """Finish what a crash cut short; how many applications that were."""
+    async def heal(self, *, abandoned_after_ms: int = ABANDONED_AFTER_MS) -> int:
+        """Finish what a crash cut short; how many applications that were. Where no other process is, whoever has begun is dead."""
         healed = 0
         after: tuple[int, str] | None = None
         while True:
             page = await self._rows.open(limit=_PAGE, after=after)
             for application in page:
-                healed += await self._heal(application)
+                healed += await self._heal(application, abandoned_after_ms)
             if len(page) < _PAGE:
                 return healed
             after = page[-1].created_at_ms, page[-1].id
 
-    async def _heal(self, application: Application) -> bool:
+    async def _heal(self, application: Application, abandoned_after_ms: int) -> bool:
         entry = partial(self._ledger.entry, application.account)
         taken, returned = await entry(application.taking), await entry(application.returning)
         age_ms = self._clock.now_ms() - application.created_at_ms
         if taken is None:
-            if age_ms < ABANDONED_AFTER_MS:
+            if age_ms < abandoned_after_ms:
                 return False
             taken = await self._void(application)
         if application.status is ApplicationStatus.PENDING or returned is not None:

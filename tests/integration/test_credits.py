@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from billing_engine.credits.model import REFUND_WITHIN_MS
+from billing_engine.credits.model import REFUND_WITHIN_MS, Application
 from billing_engine.ledger.accounts import (
     ISSUED_CREDITS,
     REVENUE_CREDITS,
@@ -16,7 +16,7 @@ from billing_engine.ledger.accounts import (
 )
 from billing_engine.payments.model import DisputeStatus, GatewayDispute, GatewayRefund, RefundStatus
 from server.auth.model import Role
-from tests.support.api import Api, Person, open_api
+from tests.support.api import Api, ApiClock, Person, open_api
 from tests.support.http import PASSWORD, Answer
 
 
@@ -162,6 +162,23 @@ async def test_the_five_reasons(api: Api) -> None:
         "credits_refunded": 1,
         "credits_adjusted": 0,
     }
+
+
+async def test_a_restart_ends_what_was_begun_however_lately(tmp_path: Path) -> None:
+    """The process died between the record and the credit, and its successor starts in the same instant."""
+    clock = ApiClock()
+    async with open_api(tmp_path, clock=clock) as api:
+        me, company = await rich(api), await api.register(Role.COMPANY)
+        project_id = await posted(company)
+        begun = Application(f"{me.id}:{project_id}:1", me.id, project_id, 1, "o1", clock.now_ms())
+        assert await api.services.credits.applications._rows.add(begun)
+    async with open_api(tmp_path, clock=clock) as api:
+        await api.books_are_clean()
+        again = await api.log_in(me.email)
+        assert (await again.get("/applied-projects")).json["items"] == []
+        answer = await applied(again, project_id)
+        assert (answer.json["id"], answer.json["credits_balance"]) == (f"{me.id}:{project_id}:2", 24)
+        await api.books_are_clean()
 
 
 async def test_a_purchase_is_money_and_credits_and_one_receipt(api: Api) -> None:
