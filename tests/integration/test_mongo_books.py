@@ -23,6 +23,7 @@ from billing_engine.ledger.ports import Write
 from billing_engine.ledger.service import Ledger
 from billing_engine.verification import Finding, Findings, Verdict
 from server.storage.errors import StoreUnavailable
+from server.storage.mongo import books as books_module
 from server.storage.mongo.books import verify_books
 from server.storage.mongo.client import MongoDatabase, MongoOptions, open_mongo
 from server.storage.mongo.collection import MongoCollections
@@ -484,6 +485,48 @@ async def test_books_that_move_are_never_called_broken(raw: Raw, db: MongoDataba
     found = await verified(db)
     assert (found.broken, found.unfinished) == ([], [])
     assert found.counted["entries"] > 3
+
+
+class Meanwhile:
+    """Writes an account anew after each reading of it: what others do while the books are read."""
+
+    def __init__(self, raw: Raw, monkeypatch: pytest.MonkeyPatch, change: Callable[[Document], None]) -> None:
+        self.readings = 0
+        found = books_module._documents
+
+        async def documents(db: MongoDatabase, name: str, *more: Any) -> AsyncIterator[Document]:
+            async for document in found(db, name, *more):
+                yield document
+            if name == ENTRIES:
+                self.readings += 1
+                edit(raw, ACCOUNTS, OTHER_WALLET, change)
+                edit(raw, ACCOUNTS, OTHER_WALLET, put(version=f"meanwhile-{self.readings}"))
+
+        monkeypatch.setattr(books_module, "_documents", documents)
+
+
+def a_slice(document: Document) -> None:
+    """As a tick writes it: a later number, later evidence."""
+    (hold,) = document["holds"]
+    hold[2] = Int64(hold[2] + 1)
+    hold[5] = {**hold[5], "evidenceAt": Int64(hold[5]["evidenceAt"] + 1_000)}
+
+
+async def test_sessions_that_tick_do_not_keep_an_audit_from_its_verdict(
+    raw: Raw, db: MongoDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile = Meanwhile(raw, monkeypatch, a_slice)
+    found = await verified(db)
+    assert (found.broken, found.unfinished, meanwhile.readings) == ([], [], 1)
+
+
+async def test_money_that_moves_while_the_books_are_read_is_read_again(
+    raw: Raw, db: MongoDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile = Meanwhile(raw, monkeypatch, add("posted", 1))
+    found = await verified(db)
+    assert meanwhile.readings > 1
+    assert "the books stand still while they are read" in rules(found.unfinished)
 
 
 async def test_what_is_broken_is_seen_while_others_write(raw: Raw, db: MongoDatabase, mongo_url: str) -> None:

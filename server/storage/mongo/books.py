@@ -1,10 +1,10 @@
 """The audit of a MongoDB database, beside running servers (LEDGER 7). Nothing is written, nothing repaired.
 
-On a replica set all is read from one snapshot. Elsewhere (the stand-in of tests) account documents are read with their versions,
-then rows, then the versions again: if none has moved, what was read in between belongs together, since every movement begins and
-ends with a write on an account. Else it is read again, a bounded number of times. Books that never stand still are *unfinished*,
-not clean; broken is then what was found of an account that stood still in that reading (whoever pays it writes on it, too), and
-what was found in every reading.
+On a replica set all is read from one snapshot. Elsewhere (the stand-in of tests) account documents are read, then rows, then the
+accounts again: if none has moved, what was read in between belongs together, since every movement begins and ends with a write on
+an account. A slice of a running session is no movement: it only holds more, and running sessions write one every few seconds. Else
+it is read again, a bounded number of times. Books that never stand still are *unfinished*, not clean; broken is then what was found
+of an account that stood still in that reading (whoever pays it writes on it, too), and what was found in every reading.
 """
 
 import datetime as dt
@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
+from billing_engine.consultations.billing import hold_id_of
 from billing_engine.consultations.model import Session, TimelineRow
 from billing_engine.ledger.model import KeyState
 from billing_engine.ledger.ports import Activity, Booked, Moved, Row, Versioned
@@ -38,6 +39,8 @@ Document = Mapping[str, Any]
 Made = TypeVar("Made")
 
 _READINGS: Final = 12
+#: How a session's hold begins.
+HOLDS: Final = hold_id_of("")
 _EPOCH: Final = dt.date(1970, 1, 1)
 _HOUR_MS: Final = 3_600_000
 #: What a document that somebody has rewritten raises when it is read.
@@ -54,13 +57,13 @@ async def verify_books(db: MongoDatabase, *, now_ms: int, abandon_ms: int) -> Fi
     proven: dict[tuple[str, str], Finding] = {}
     always: set[Finding] | None = None
     for _ in range(_READINGS):
-        books, found = await _read(db, None)
-        after = {d["_id"]: d["version"] async for d in _documents(db, ACCOUNTS, None, {"version": 1})}
+        before: dict[str, Any] = {}
+        books, found = await _read(db, None, before)
+        after = {d["_id"]: _standing(d) async for d in _documents(db, ACCOUNTS, None)}
         found = _with(found, audit_books(books, now_ms=now_ms, abandon_ms=abandon_ms))
-        before = {document.account.id: document.version for document in books.documents}
         if after == before:
             return found
-        still = {id_ for id_, version in before.items() if after.get(id_) == version}
+        still = {id_ for id_, standing in before.items() if after.get(id_) == standing}
         proven |= {(one.rule, one.subject): one for one in found.broken if one.subject in still}
         always = set(found.broken) if always is None else always & set(found.broken)
     repeated = [
@@ -81,8 +84,27 @@ def _with(found: Findings, more: Findings) -> Findings:
     return Findings(found.unfinished + more.unfinished, found.broken + more.broken, more.counted)
 
 
-async def _read(db: MongoDatabase, snapshot: Any) -> tuple[Books, Findings]:
-    """All there is, and what is wrong with single documents."""
+def _standing(document: Document) -> Any:
+    """What of an account's document changes with a movement. Of a session's hold: whose it is, and how far its timeline is; more in
+    it, and later evidence, are no movement.
+    """
+    try:
+        account = versioned_of(document).account
+        holds = {
+            id_: (hold.owner, hold.epoch, hold.facts["k"], tuple(row[0] for row in hold.facts["trail"]))
+            if id_.startswith(HOLDS)
+            else hold
+            for id_, hold in account.holds.items()
+        }
+    except _MALFORMED:
+        return document.get("version")
+    return account._replace(holds={}, held=0), holds
+
+
+async def _read(
+    db: MongoDatabase, snapshot: Any, standing: dict[str, Any] | None = None
+) -> tuple[Books, Findings]:
+    """All there is, and what is wrong with single documents. `standing` is filled with what the accounts were like."""
     found = Findings()
 
     async def all_of(name: str, make: Callable[[Document], Made]) -> list[Made]:
@@ -94,7 +116,12 @@ async def _read(db: MongoDatabase, snapshot: Any) -> tuple[Books, Findings]:
                 found.require(False, "a document has its fields", f"{name} {document['_id']}", repr(exc))
         return made
 
-    documents = await all_of(ACCOUNTS, lambda document: _account(document, found))
+    def account_of(document: Document) -> Versioned:
+        if standing is not None:
+            standing[document["_id"]] = _standing(document)
+        return _account(document, found)
+
+    documents = await all_of(ACCOUNTS, account_of)
     sessions: list[Session] = await all_of(SESSIONS.name, lambda document: session_of(dict(document)))
     entries = await all_of(ENTRIES, lambda document: (document, _row(document, found)))
     timeline: list[TimelineRow] = await all_of(TIMELINE.name, lambda document: row_of_doc(dict(document)))
