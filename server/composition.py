@@ -326,6 +326,9 @@ class _Process:
     async def do_chores(self) -> None:
         """Letters, healing and cleaning: where there are several processes, the worker's."""
         housekeeping = self._housekeeping()
+        if not self.settings.is_shared:
+            # The file is ours alone: what was begun, and however lately, nobody else is about to finish.
+            await self.wired.services.credits.applications.heal(abandoned_after_ms=0)
         await housekeeping.heal()
         await self.wired.services.sessions_of_accounts.sweep()
         self.identity.outbox.start()
@@ -361,6 +364,7 @@ class _Process:
             "disabled and deleted accounts": services.control.heal,
             "payouts": services.payouts.heal,
             "refunds": services.refunds.heal,
+            "credits": services.credits.heal,
         }
         if self.storage.redo is not None:
             healers["messages"] = self.storage.redo

@@ -1,8 +1,8 @@
 """What an account owns, by the ledger's word."""
 
-from billing_engine.ledger.accounts import earnings_of, wallet_of
+from billing_engine.ledger.accounts import application_credits_of, earnings_of, wallet_of
 from billing_engine.ledger.service import Ledger
-from billing_engine.money import Asset
+from billing_engine.money import APPLICATION_CREDIT, Asset
 
 
 class LedgerFunds:
@@ -19,3 +19,8 @@ class LedgerFunds:
         wallet = await self._ledger.account(wallet_of(person_id), self._asset.code)
         earnings = await self._ledger.account(earnings_of(person_id), self._asset.code)
         return max(0, wallet.posted) + max(0, earnings.posted)
+
+    async def owned_credits(self, person_id: str) -> int:
+        """Application credits that were not used."""
+        account = await self._ledger.account(application_credits_of(person_id), APPLICATION_CREDIT.code)
+        return account.posted

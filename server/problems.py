@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+import billing_engine.credits.errors as application_credits
 import billing_engine.errors as billing
 import billing_engine.payments.errors as payments
 import chat.errors as chat
@@ -16,6 +17,7 @@ from server import errors as edge
 #: Kind → status. The nearest class of an error's tree decides, so a class may override its kind.
 STATUS: Final[Mapping[type[BaseException], int]] = {
     edge.MalformedJson: 400,
+    application_credits.InsufficientCredits: 400,
     payments.SignatureInvalid: 400,
     payments.WebhookInvalid: 400,
     edge.Unauthenticated: 401,
@@ -44,6 +46,11 @@ STATUS: Final[Mapping[type[BaseException], int]] = {
 PUBLIC_FACTS: Final[Mapping[str, str]] = {
     "required_minor": "required",
     "available_minor": "available",
+    "required_credits": "required",
+    "available_credits": "available",
+    "missing_credits": "missing",
+    "buy_at": "buy_at",
+    "not_eligible": "reason",
     "session": "sessionId",
     "session_id": "sessionId",
     "lawyer": "lawyerId",

@@ -111,7 +111,8 @@ Handler = Callable[[Call[Any, Any]], Awaitable[Answer]]
 class Audited:
     """How an admin's call of a route is written down (`server.admin.audit`).
 
-    `action` names it, `subject` is the path's parameter that says whom or what it is about. `facts` tells what is known of the
+    `action` names it, `subject` is the path's parameter, or the body's field, that says whom or what it is about; where it is
+    neither, it is itself the subject: there is only one such thing. `facts` tells what is known of the
     subject, asked before the act and after it; it raises the handler's own error where the subject does not exist.
     """
 

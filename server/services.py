@@ -14,6 +14,7 @@ from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import Settlement
 from billing_engine.consultations.takeover import WEB, Takeover
+from billing_engine.credits.purchases import sale_of
 from billing_engine.errors import NotFound, Unavailable
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import Asset
@@ -37,6 +38,7 @@ from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
 from server.auth.password_changes import PasswordChanges
 from server.auth.sign_ins import SignIns
+from server.credits_room import CreditsRoom, open_credits
 from server.identity import Identity
 from server.ids import new_id
 from server.ledger_earnings import LedgerEarnings
@@ -102,6 +104,7 @@ class Services:
     statements: Statements
     payouts: Payouts
     refunds: Refunds
+    credits: CreditsRoom
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
@@ -254,7 +257,7 @@ async def wire(
         clock=clock,
         payments=payment_rows,
         gateways=gateways,
-        movements={Purpose.WALLET: recharge_of},
+        movements={Purpose.WALLET: recharge_of, Purpose.CREDITS: sale_of},
         observer=payment_news,
     )
     payment_methods = PaymentMethods(
@@ -283,6 +286,17 @@ async def wire(
         on_dispute=payment_desk.disputes.take,
         on_method=payment_methods.hear,
     )
+    money_news = MoneyNews(identity.outbox)
+    credits_room = await open_credits(
+        settings,
+        collections,
+        ledger=ledger,
+        clock=clock,
+        payments=payments,
+        unpaid=payment_rows,
+        standing=AccountStanding(identity.rows),
+        news=money_news,
+    )
     sessions_of_accounts = SessionsOfAccounts(consultations, claims, identity.rows)
     control = AccountControl(
         rows=identity.rows,
@@ -295,8 +309,8 @@ async def wire(
         outbox=identity.outbox,
         clock=clock,
         new_id=new_id,
+        projects=credits_room.projects,
     )
-    money_news = MoneyNews(identity.outbox)
     refunds = Refunds(
         ledger=ledger,
         sessions=sessions,
@@ -352,6 +366,7 @@ async def wire(
         statements=Statements(books=ledger, asset=settings.asset, zone=settings.zone),
         payouts=payouts,
         refunds=refunds,
+        credits=credits_room,
         audit=audit,
         admin=AdminDesk(
             directory=directory,

@@ -23,8 +23,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from billing_engine.credits.pricing import CreditPackage
 from billing_engine.errors import Invalid
 from billing_engine.money import ASSETS, Asset, parse_minor
+from server.credit_packages import SHIPPED, PackagesInvalid, load_packages
 from server.notifications.options import SmtpSecurity
 from server.rate_limits.model import parse_allowance
 
@@ -146,6 +148,9 @@ class Settings(BaseSettings):
     recharge_min: str = "1.00"
     recharge_max: str = "100000.00"
     payout_min: str = "100.00"
+    credit_price: str = "50.00"
+    credit_packages: str = ""
+    credit_unpaid_orders_max: Annotated[int, Field(ge=1, le=1_000)] = 5
     payment_gateway: Literal["simulated", "razorpay", "stripe"] = "simulated"
     gateway_timeout_seconds: Annotated[int, Field(ge=1, le=60)] = 10
     razorpay_key_id: str = ""
@@ -187,6 +192,15 @@ class Settings(BaseSettings):
     def recharge_max_minor(self) -> int:
         """`RECHARGE_MAX` in smallest units."""
         return parse_minor(self.recharge_max, self.asset)
+
+    @property
+    def credit_price_minor(self) -> int:
+        """`CREDIT_PRICE` in smallest units."""
+        return parse_minor(self.credit_price, self.asset)
+
+    def packages(self) -> tuple[CreditPackage, ...]:
+        """What `CREDIT_PACKAGES` lists, or the packages that ship. Raises `PackagesInvalid`."""
+        return load_packages(Path(self.credit_packages) if self.credit_packages else SHIPPED)
 
     @property
     def payout_min_minor(self) -> int:
@@ -269,7 +283,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no time zone such as Asia/Kolkata") from exc
         return value
 
-    @field_validator("min_balance", "recharge_min", "recharge_max", "payout_min")
+    @field_validator("min_balance", "recharge_min", "recharge_max", "payout_min", "credit_price")
     @classmethod
     def _exact_amount(cls, value: str, info: ValidationInfo) -> str:
         asset = ASSETS[info.data.get("currency", "INR")]
@@ -310,6 +324,13 @@ class Settings(BaseSettings):
         if self.lead_seconds < 2 * self.store_timeout_seconds:
             # A slice must last over a write that times out and its retry (LEDGER 3).
             yield "LEAD_SECONDS: must be at least twice STORE_TIMEOUT_SECONDS"
+        low, high = self.asset.scale, 100_000 * self.asset.scale
+        if not low <= self.credit_price_minor <= high:
+            yield "CREDIT_PRICE: must be from 1.00 to 100000.00"
+        try:
+            self.packages()
+        except PackagesInvalid as exc:
+            yield f"CREDIT_PACKAGES: {exc}"
         yield from self._unreachable()
         yield from self._unpayable()
         if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):

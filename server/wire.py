@@ -13,6 +13,8 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 import orjson
 from pydantic import (
     AfterValidator,
+    AliasChoices,
+    AliasGenerator,
     BaseModel,
     ConfigDict,
     Field,
@@ -42,6 +44,18 @@ class WireModel(BaseModel):
         strict=True,
         frozen=True,
         extra="ignore",
+    )
+
+
+class SnakeModel(WireModel):
+    """The same for the credits product, whose names are snake_case on the wire (SPEC 1); camelCase is read, too."""
+
+    model_config = ConfigDict(
+        alias_generator=AliasGenerator(
+            alias=lambda name: name,
+            validation_alias=lambda name: AliasChoices(name, to_camel(name)),
+            serialization_alias=lambda name: name,
+        )
     )
 
 
@@ -174,6 +188,22 @@ class Page(WireModel, Generic[ItemT]):
 
     items: list[ItemT]
     next_cursor: str | None = None
+
+
+class SnakePage(SnakeModel, Generic[ItemT]):
+    """One page of a list; `next_cursor` is null on the last."""
+
+    items: list[ItemT]
+    next_cursor: str | None = None
+
+
+class NumberedPage(SnakeModel, Generic[ItemT]):
+    """Page number `page` of a list that has `total` rows."""
+
+    items: list[ItemT]
+    page: int
+    limit: int
+    total: int
 
 
 class PageQuery(WireModel):

@@ -7,6 +7,10 @@ REVENUE_CONSULTATIONS: Final = "revenue:consultations"
 #: What payers took back at their banks, or were sent back past us, and their wallets no longer had. A system account; its balance is
 #: negative: the platform's loss.
 REVENUE_CHARGEBACKS: Final = "revenue:chargebacks"
+#: What application credits were sold for. A system account.
+REVENUE_CREDITS: Final = "revenue:credits"
+#: Application credits that are with people: a system account, negative by as many.
+ISSUED_CREDITS: Final = "issued:credits"
 #: What lawyers were paid out. A system account.
 PAYOUTS: Final = "gateway:payouts"
 
@@ -19,6 +23,16 @@ def wallet_of(user_id: str) -> str:
 def earnings_of(lawyer_id: str) -> str:
     """What a lawyer has earned and not been paid out. A reversal may take it below zero."""
     return f"earnings:{lawyer_id}"
+
+
+def application_credits_of(user_id: str) -> str:
+    """A freelancer's application credits: guarded, never below zero."""
+    return f"credits:{user_id}"
+
+
+def credit_sales_of(user_id: str) -> str:
+    """Where the money of a freelancer's purchases of credits is booked. It passes through: the balance is always nothing."""
+    return f"sales:{user_id}"
 
 
 def gateway_of(name: str) -> str:

@@ -10,6 +10,7 @@ class Purpose(StrEnum):
     """What is credited when the payment is collected."""
 
     WALLET = "wallet"
+    CREDITS = "credits"
 
 
 class PaymentStatus(StrEnum):
@@ -91,6 +92,9 @@ class Payment:
     save_method: bool = False
     #: A saved means of payment is charged; there is no order that anybody could pay.
     charge: Charge | None = None
+    #: How many of what was sold (application credits), and under which name: fixed with the amount, whatever the price is later.
+    quantity: int = 0
+    item: str = ""
     #: Rises with every write: what it is compared with.
     revision: int = 0
 

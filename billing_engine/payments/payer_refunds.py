@@ -23,10 +23,18 @@ from billing_engine.payments.collected import ATTEMPTS, CollectedPayments
 from billing_engine.payments.desk_ports import PayerRefundRows, ReturnNews
 from billing_engine.payments.disputes import Disputes
 from billing_engine.payments.errors import GatewayRefused, GatewayUnavailable
-from billing_engine.payments.model import Attempt, GatewayRefund, Payment, PaymentStatus, RefundStatus
+from billing_engine.payments.model import (
+    Attempt,
+    GatewayRefund,
+    Payment,
+    PaymentStatus,
+    Purpose,
+    RefundStatus,
+)
 from billing_engine.payments.ports import PaymentObserver
 from billing_engine.payments.refund_errors import (
     NotRefundable,
+    PurchaseNotRefundable,
     RefundAmountInvalid,
     RefundExceedsPayment,
     WalletTooLow,
@@ -100,6 +108,7 @@ class PayerRefunds:
             PaymentNotFound: no such payment.
             RefundAmountInvalid: nothing, or less; names `amount`.
             NotRefundable: it was not collected.
+            PurchaseNotRefundable: it bought credits.
             RefundExceedsPayment: more than is left of it.
             WalletTooLow: the payer has spent it. After all of these nothing is changed.
             Unavailable: nobody knows; a repeat finds what there is, and without one it is finished all the same.
@@ -122,6 +131,8 @@ class PayerRefunds:
     async def _added(
         self, payment: Payment, *, amount_minor: int, reason: str, by: str, id_: str
     ) -> PayerRefund:
+        if payment.purpose is not Purpose.WALLET:
+            raise PurchaseNotRefundable(payment=payment.id)
         if payment.status not in REFUNDABLE or payment.collected_id is None:
             raise NotRefundable(payment=payment.id, status=payment.status.value)
         if amount_minor > payment.refundable_minor:

@@ -133,6 +133,10 @@ class Payments(Protocol):
         """The payer's, newest first; `before` is (created_at_ms, id) of the last one of the previous page."""
         ...
 
+    async def unpaid(self, payer_id: str) -> int:
+        """How many of the payer's wait to be paid: what has failed does not, though it may still be paid."""
+        ...
+
     async def between(self, gateway: str, from_ms: int, to_ms: int) -> list[Payment]:
         """Those of the gateway created in [from, to), oldest first."""
         ...

@@ -25,3 +25,13 @@ class WalletTooLow(NotEnough):
     """The payer has spent the money; nothing was changed."""
 
     detail = "The payer's wallet does not cover this refund."
+
+
+class PurchaseNotRefundable(Conflict):
+    """The payment bought credits: what was sold for it would have to be taken back, which this cannot."""
+
+    code = "NOT_SUPPORTED"
+    detail = (
+        "A purchase of credits cannot be sent back to its payer here. Take the credits back by an adjustment, and refund the payment "
+        "in the gateway's dashboard."
+    )

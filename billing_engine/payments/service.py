@@ -54,6 +54,8 @@ class Due:
     currency: str
     description: str
     save_method: bool = False
+    quantity: int = 0
+    item: str = ""
 
 
 class PaymentService:
@@ -75,6 +77,9 @@ class PaymentService:
         self._gateways = gateways
         self._movements = movements
         self._observer = observer
+        #: What a collected payment brings beside its movement, by purpose; done before the payment is PAID, and again after a crash,
+        #: so each step of it is harmless when repeated. Set once both are built.
+        self.fulfil: dict[Purpose, Callable[[Payment], Awaitable[None]]] = {}
         #: Set once both are built.
         self.keeper: MethodKeeper | None = None
         #: Hears of a collected try of which the gateway says that some of it has gone back. Set once both are built.
@@ -122,6 +127,8 @@ class PaymentService:
             created_at_ms=now_ms,
             customer_id=customer_id,
             save_method=due.save_method,
+            quantity=due.quantity,
+            item=due.item,
         )
         payment = replace(payment, check_at_ms=next_check_ms(payment, now_ms))
         if await self._payments.add(payment):
@@ -268,6 +275,8 @@ class PaymentService:
         if payment.status is not PaymentStatus.COLLECTED:
             return payment
         await self._ledger.post(self._movements[payment.purpose](payment))
+        if (fulfil := self.fulfil.get(payment.purpose)) is not None:
+            await fulfil(payment)
         # Told before the mark, so that no crash leaves a running session without its money; to be told twice harms nobody.
         self._observer.credited(payment)
         return await self._move(payment, _paid)

@@ -72,7 +72,7 @@ class AuditLog:
             at_ms=self._clock.now_ms(),
             admin_id=call.caller.user_id,
             action=audited.action,
-            subject=call.path[audited.subject],
+            subject=_subject(audited, call),
             reason=getattr(call.body, "reason", None),
             asked=_storable(_asked(call.body)),
             before=_storable(await audited.facts(call)),
@@ -113,6 +113,12 @@ class AuditLog:
         except Unavailable:
             # What happened has happened, and its intent is written down: the admin hears the truth.
             _log.warning("the outcome of an admin's act was not written down", audit=row.id, exc_info=True)
+
+
+def _subject(audited: Audited, call: Call[Any, Any]) -> str:
+    if audited.subject in call.path:
+        return call.path[audited.subject]
+    return str(getattr(call.body, audited.subject, audited.subject))
 
 
 def _asked(body: object) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ when the money does.
 * **Failures** are `application/problem+json` with a stable `code`. Somebody else's object is a 404, as if it did not exist.
 * **Repeats**: a POST that moves money takes an `Idempotency-Key`.
 * **Lists** answer `{items, nextCursor}`; send `nextCursor` back as `cursor`, null is the end.
+* **Credits and projects** are spelt in snake_case, as the product's document and Razorpay do; `camelCase` is read there, too.
 * **Live events** (chat, ticks, the end) come over Socket.IO: see [the events](docs/events), and `/asyncapi.json` for programs.
 """
 #: In the order of a first session.
@@ -39,6 +40,8 @@ _TAGS: Final = {
     "reviews": "One to five stars after the end.",
     "earnings": "What a lawyer has earned.",
     "payouts": "Earnings that are paid out.",
+    "credits": "Application credits: bought, counted, adjusted and priced. Names are snake_case here.",
+    "projects": "Companies look for freelancers, who apply for a credit each. Names are snake_case here, too.",
     "admin": "The admin's side.",
     "operations": "For whoever runs the server.",
 }

@@ -20,11 +20,15 @@ _PARAMETERS: Final[Mapping[str, str]] = {
     "session_id": "The consultation's `sessionId`.",
     "lawyer_id": "The lawyer's `id`.",
     "user_id": "The user's `id`.",
+    "project_id": "The project's `id`.",
+    "app_id": "The application's `id`.",
 }
 _SAMPLE_OF_PARAMETER: Final[Mapping[str, str]] = {
     "session_id": "sessionId",
     "lawyer_id": "lawyerId",
     "user_id": "userId",
+    "project_id": "project_id",
+    "app_id": "application_id",
 }
 IDEMPOTENCY_KEY: Final[Json] = {
     "name": "Idempotency-Key",

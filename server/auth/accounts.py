@@ -171,6 +171,10 @@ class Accounts:
         """The account, disabled or not."""
         return await self._rows.get(account_id)
 
+    async def get_many(self, ids: Sequence[str]) -> dict[str, Account]:
+        """The accounts that exist, by id."""
+        return {account.id: account for account in (await self._rows.get_many(ids)).values()}
+
     async def emails(self, ids: Sequence[str]) -> dict[str, str]:
         """The address by id, for those ids that have an account which was not deleted."""
         found = await self._rows.get_many(ids)

@@ -16,6 +16,7 @@ from billing_engine.errors import Unavailable
 from server.auth.accounts import Accounts
 from server.auth.errors import (
     AccountNotFound,
+    CreditsLeft,
     InSession,
     LastAdmin,
     MoneyLeft,
@@ -77,12 +78,25 @@ class Funds(Protocol):
         """Spendable in the wallet, and earnings not paid out. Raises `Unavailable`, never answers 0 for unknown."""
         ...
 
+    async def owned_credits(self, person_id: str) -> int:
+        """Application credits. Raises as above."""
+        ...
+
+
+class CompanyProjects(Protocol):
+    """Where companies look for freelancers."""
+
+    async def close_all_of(self, company_id: str) -> None:
+        """Nobody can apply any more. Harmless when repeated."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What a deletion left behind: money that its owner gave up, in smallest units."""
+    """What a deletion left behind: money that its owner gave up, in smallest units, and application credits."""
 
     forfeited_minor: int
+    forfeited_credits: int = 0
 
 
 class AccountControl:
@@ -101,6 +115,7 @@ class AccountControl:
         outbox: Outbox,
         clock: Clock,
         new_id: Callable[[], str],
+        projects: CompanyProjects | None = None,
     ) -> None:
         self._rows = rows
         self._accounts = accounts
@@ -112,6 +127,7 @@ class AccountControl:
         self._outbox = outbox
         self._clock = clock
         self._new_id = new_id
+        self._projects = projects
 
     async def disable(self, account_id: str, *, reason: str, by: str) -> Account:
         """Shut the account: its tokens stop working, its sockets close, its consultation ends, a lawyer is not found any more.
@@ -148,7 +164,7 @@ class AccountControl:
             WrongPassword: not the account's.
             InSession: a consultation is running.
             LastAdmin: no other admin would be left.
-            MoneyLeft: there is money, and `forfeit` is not set; nothing was done.
+            MoneyLeft, CreditsLeft: there is money, or there are credits, and `forfeit` is not set; nothing was done.
             PasswordsBusy: nothing was done.
             Unavailable: it may be deleted or not; logging in tells.
         """
@@ -163,6 +179,9 @@ class AccountControl:
         owned_minor = await self._funds.owned_minor(account_id)
         if owned_minor > 0 and not forfeit:
             raise MoneyLeft(available_minor=owned_minor)
+        credits_left = await self._funds.owned_credits(account_id)
+        if credits_left > 0 and not forfeit:
+            raise CreditsLeft(available_credits=credits_left)
         if not await self._rows.delete(
             account_id,
             expect_version=account.password_version,
@@ -176,7 +195,7 @@ class AccountControl:
         except Unavailable as exc:
             # It is deleted, and cannot be asked again: its tokens may have gone already. `heal` does the rest.
             log.warning("a deleted account is erased later", user_id=account_id, error=repr(exc))
-        return Deletion(forfeited_minor=owned_minor)
+        return Deletion(forfeited_minor=owned_minor, forfeited_credits=credits_left)
 
     async def heal(self) -> int:
         """Carry out what a crash or a failing store cut short; how many accounts there were."""
@@ -235,6 +254,8 @@ class AccountControl:
         await self._sign_ins.end_all(account.id, SignOut.ACCOUNT_DISABLED)
         if account.role is Role.LAWYER:
             await self._lawyers.anonymise(account.id)
+        if account.role is Role.COMPANY and self._projects is not None:
+            await self._projects.close_all_of(account.id)
         # One that was started while we looked: its parties are still served to the second that is paid.
         await self._sessions.end_for_account(account.id)
         await self._methods.forget_all(account.id)

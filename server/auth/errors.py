@@ -85,3 +85,9 @@ class MoneyLeft(Conflict):
 
     code = "BALANCE_NOT_EMPTY"
     detail = "There is money in the account. Use it or have it paid out first, or send `forfeit: true` to give it up."
+
+
+class CreditsLeft(MoneyLeft):
+    """The account has application credits, and its owner did not say that they give them up."""
+
+    detail = "There are application credits in the account. Use them first, or send `forfeit: true` to give them up."

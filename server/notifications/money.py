@@ -1,6 +1,7 @@
-"""Tells people about their money: the news of the payouts and refunds rooms, as notices of the outbox."""
+"""Tells people about their money: the news of the payouts, refunds and credits rooms, as notices of the outbox."""
 
 from billing_engine.money import ASSETS, format_minor
+from billing_engine.payments.model import Payment
 from billing_engine.payouts.model import Payout, PayoutStatus
 from billing_engine.refunds.model import Decision, RefundBook
 from server.notifications.model import Kind
@@ -37,3 +38,17 @@ class MoneyNews:
         else:
             kind = Kind.REFUND_REJECTED
         await self._outbox.post(kind, id_=f"refund:{decision.id}", user_id=book.user_id, facts=facts)
+
+    async def credits_purchased(self, payment: Payment, *, credits_after: int) -> None:
+        """`PurchaseNews` of the credits room."""
+        facts = {
+            "paymentId": payment.id,
+            "package": payment.item,
+            "credits": payment.quantity,
+            "amount": format_minor(payment.amount_minor, ASSETS[payment.currency]),
+            "currency": payment.currency,
+            "creditsBalance": credits_after,
+        }
+        await self._outbox.post(
+            Kind.CREDITS_PURCHASED, id_=f"credits:{payment.id}", user_id=payment.payer_id, facts=facts
+        )

@@ -1,10 +1,12 @@
 """Tells people about money on its way back to its payer: `ReturnNews`, as notices of the outbox."""
 
+from billing_engine.ledger.accounts import credit_sales_of
 from billing_engine.money import ASSETS, format_minor
 from billing_engine.payments.model import DisputeStatus
 from billing_engine.payments.refund_model import Dispute, PayerRefund
 from server.notifications.model import Kind
 from server.notifications.outbox import Outbox
+from server.notifications.payment_letters import BOUGHT_CREDITS
 
 
 class ReturnNotices:
@@ -33,6 +35,7 @@ class ReturnNotices:
                 "paymentId": dispute.payment_id,
                 "amount": format_minor(dispute.amount_minor, ASSETS[dispute.currency]),
                 "currency": dispute.currency,
+                **_bought(dispute.account, dispute.payer_id),
             },
         )
 
@@ -47,5 +50,11 @@ class ReturnNotices:
                 "amount": format_minor(refund.amount_minor, ASSETS[refund.currency]),
                 "currency": refund.currency,
                 "failure": refund.failure or "",
+                **_bought(refund.account, refund.payer_id),
             },
         )
+
+
+def _bought(account: str, payer_id: str) -> dict[str, bool]:
+    """What the letter must know of the payment beside its money."""
+    return {BOUGHT_CREDITS: True} if account == credit_sales_of(payer_id) else {}

@@ -32,11 +32,15 @@ from server.wire import (
     described,
 )
 
-#: One character of `_prose`, as JSON Schema has it.
+#: One character of `prose`, as JSON Schema has it.
 _PROSE: Final = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 
+#: Prose with something to be seen.
+PROSE_PATTERN: Final = rf"^{_PROSE}*[^\s\x00-\x1f\x7f-\x9f]{_PROSE}*$"
 
-def _prose(text: str) -> str:
+
+def prose(text: str) -> str:
+    """The text, if it is prose. Raises ValueError."""
     # Lines and tabs belong to prose; other control characters and lone surrogates are no text.
     if any(unicodedata.category(char) in {"Cc", "Cs"} and char not in "\n\r\t" for char in text):
         raise ValueError("must not contain control characters other than line breaks and tabs")
@@ -47,15 +51,15 @@ def _prose(text: str) -> str:
 Prose = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=2_000),
-    AfterValidator(_prose),
+    AfterValidator(prose),
     described(pattern=rf"^{_PROSE}*$"),
 ]
 #: Why, to a lawyer. No `Name` with another maximal length: of two, the shorter one counts.
 Reason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=500),
-    AfterValidator(_prose),
-    described(pattern=rf"^{_PROSE}*[^\s\x00-\x1f\x7f-\x9f]{_PROSE}*$"),
+    AfterValidator(prose),
+    described(pattern=PROSE_PATTERN),
 ]
 #: One specialization or language.
 Label = Annotated[Name, Field(max_length=60)]

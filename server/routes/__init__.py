@@ -4,7 +4,9 @@ from typing import Final
 
 from server.routes import (
     admin,
+    admin_credits,
     admin_lawyers,
+    applied_projects,
     auth,
     chat,
     consult,
@@ -18,12 +20,14 @@ from server.routes import (
     payment_reports,
     payments,
     payouts,
+    projects,
     refunds,
     reviews,
     statements,
     wallet,
     webhooks,
 )
+from server.routes import credits as application_credits
 from server.routing import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -46,5 +50,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     *refunds.ROUTES,
     *chat.ROUTES,
     *reviews.ROUTES,
+    *application_credits.ROUTES,
+    *projects.ROUTES,
+    *applied_projects.ROUTES,
+    *admin_credits.ROUTES,
     *docs.ROUTES,
 )

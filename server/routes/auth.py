@@ -9,6 +9,7 @@ from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
 from server.auth.errors import (
     AccountDisabled,
+    CreditsLeft,
     EmailTaken,
     InSession,
     LastAdmin,
@@ -161,10 +162,11 @@ class ForgotView(WireModel):
 
 
 class DeletedView(WireModel):
-    """The account is gone; `forfeited` is the money that its owner gave up."""
+    """The account is gone; `forfeited` is the money that its owner gave up, `forfeitedCredits` the application credits."""
 
     ok: Literal[True] = True
     forfeited: MoneyOut
+    forfeited_credits: int
     currency: str
 
 
@@ -251,7 +253,11 @@ async def delete(call: Call[DeleteBody, None]) -> DeletedView:
     deletion = await control.delete(
         call.caller.user_id, password=call.body.password, forfeit=call.body.forfeit
     )
-    return DeletedView(forfeited=format_minor(deletion.forfeited_minor, asset), currency=asset.code)
+    return DeletedView(
+        forfeited=format_minor(deletion.forfeited_minor, asset),
+        forfeited_credits=deletion.forfeited_credits,
+        currency=asset.code,
+    )
 
 
 def _passwords(call: Call[Any, Any]) -> PasswordChanges:
@@ -335,7 +341,7 @@ ROUTES: Final = (
         access=SIGNED_IN,
         body=DeleteBody,
         response=DeletedView,
-        errors=(WrongPassword, InSession, LastAdmin, MoneyLeft, PasswordsBusy),
+        errors=(WrongPassword, InSession, LastAdmin, MoneyLeft, CreditsLeft, PasswordsBusy),
         tags=_TAGS,
         rate=RateLimit(Limited.PASSWORD, account=_caller),
     ),

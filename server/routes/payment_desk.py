@@ -7,10 +7,11 @@ from billing_engine.money import ASSETS, format_minor, parse_minor
 from billing_engine.payments.desk_ports import PaymentIndex
 from billing_engine.payments.disputes import Disputes
 from billing_engine.payments.errors import PaymentNotFound
-from billing_engine.payments.model import DisputeStatus, Payment, PaymentStatus
+from billing_engine.payments.model import DisputeStatus, Payment, PaymentStatus, Purpose
 from billing_engine.payments.payer_refunds import PayerRefunds, require_amount
 from billing_engine.payments.refund_errors import (
     NotRefundable,
+    PurchaseNotRefundable,
     RefundAmountInvalid,
     RefundExceedsPayment,
     WalletTooLow,
@@ -160,7 +161,7 @@ class DisputesQuery(PageQuery):
 
 def _refundable_minor(payment: Payment) -> int:
     collected = payment.status in (PaymentStatus.PAID, PaymentStatus.REFUNDED)
-    return payment.refundable_minor if collected else 0
+    return payment.refundable_minor if collected and payment.purpose is Purpose.WALLET else 0
 
 
 def _refunds(call: Call[Any, Any]) -> PayerRefunds:
@@ -287,7 +288,14 @@ ROUTES: Final = (
         body=PayerRefundIn,
         response=PayerRefundOut,
         status=201,
-        errors=(PaymentNotFound, RefundAmountInvalid, NotRefundable, RefundExceedsPayment, WalletTooLow),
+        errors=(
+            PaymentNotFound,
+            RefundAmountInvalid,
+            NotRefundable,
+            PurchaseNotRefundable,
+            RefundExceedsPayment,
+            WalletTooLow,
+        ),
         idempotent=True,
         audit=Audited("payment.refund", "payment_id", standing),
         tags=_TAGS,

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from billing_engine.money import ASSETS, format_minor
 from billing_engine.payments.errors import PaymentNotFound
-from billing_engine.payments.model import Payment, PaymentStatus
+from billing_engine.payments.model import Payment, PaymentStatus, Purpose
 from server.auth.model import Role
 from server.routing import Call, Route, only
 from server.wire import Instant, MoneyOut, Page, PageQuery, WireModel, encode_cursor, one_of, time_place
@@ -33,7 +33,7 @@ class PaymentOut(WireModel):
     """One payment. `order` is there while it can be paid; `failure` is the gateway's reason of the last try that failed."""
 
     payment_id: str
-    purpose: Annotated[str, one_of(("WALLET",))]
+    purpose: Annotated[str, one_of(purpose.value.upper() for purpose in Purpose)]
     status: Annotated[str, one_of(PAYMENT_STATUSES)]
     amount: MoneyOut
     currency: str

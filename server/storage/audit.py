@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from billing_engine.consultations.audit import audit_consultations
 from billing_engine.consultations.model import Session, TimelineRow
+from billing_engine.credits.audit import audit_credits
+from billing_engine.credits.model import Application, Project
 from billing_engine.ledger.audit import audit_activity, audit_ledger
 from billing_engine.ledger.model import floor_of
 from billing_engine.ledger.ports import Activity, Row, Versioned
@@ -36,6 +38,8 @@ class Books:
     payouts: Iterable[Payout]
     refund_books: Iterable[RefundBook]
     refund_requests: Iterable[RefundRequest]
+    applications: Iterable[Application]
+    projects: Iterable[Project]
 
 
 def audit_books(books: Books, *, now_ms: int, abandon_ms: int) -> Findings:
@@ -60,10 +64,12 @@ def audit_books(books: Books, *, now_ms: int, abandon_ms: int) -> Findings:
     gone_back = audit_returns(books.payer_refunds, books.disputes, payments, accounts, entries)
     paid_out = audit_payouts(books.payouts, accounts, entries)
     refunded = audit_refunds(books.refund_books, books.refund_requests, sessions, entries)
+    projects = {project.id: project for project in books.projects}
+    credited = audit_credits(books.applications, projects, payments, entries)
     reports = Findings()
     if books.reported_activity is not None:
         reports = audit_activity(books.rows, books.reported_activity)
-    for part in (bills, gone_back, paid_out, refunded, reports):
+    for part in (bills, gone_back, paid_out, refunded, credited, reports):
         found.unfinished += part.unfinished
         found.broken += part.broken
         found.counted |= part.counted

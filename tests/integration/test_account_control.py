@@ -213,7 +213,10 @@ async def test_a_deleted_account_leaves_its_books_and_nothing_else(api):
     answer = await _delete(user, forfeit=True)
     await api.idle()
 
-    assert (answer.status, answer.json) == (200, {"ok": True, "forfeited": "60.00", "currency": "INR"})
+    assert (answer.status, answer.json) == (
+        200,
+        {"ok": True, "forfeited": "60.00", "forfeitedCredits": 0, "currency": "INR"},
+    )
     assert (await user.get("/auth/me")).status == 401
     form = {"email": user.email, "password": PASSWORD}
     assert (await api.anonymous.post("/auth/login", form)).status == 401

@@ -87,7 +87,7 @@ CALLS: Final = (
     row("POST /auth/forgot",          "202    202   202    202   202     202        202     202", body={"email": "{fresh}"}),
     row("POST /auth/reset",           "422:INVALID_RESET_TOKEN " * 8,
         body={"token": "{user2}.guessed", "newPassword": "another horse"}),
-    row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 409:BALANCE_NOT_EMPTY 200 200 200 403:WRONG_PASSWORD",
+    row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 409:BALANCE_NOT_EMPTY 200 409:BALANCE_NOT_EMPTY 200 403:WRONG_PASSWORD",
         body={"password": PASSWORD}),
     row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 200 200 200   200     403:WRONG_PASSWORD",
         body={"password": PASSWORD, "forfeit": True}),
@@ -296,6 +296,73 @@ CALLS: Final = (
         body={"sessionId": "{running}", "rating": 5}),
     row("POST /review",               "401    404   403    404   403     403        403     403",
         body={"sessionId": "{unknown}", "rating": 5}),
+    # --- credits: `freelancer` has some, and an application for `project`; what ends with 2 is of strangers
+    row("GET /credits/packages",      "401    403   403    403   403     200        403     403"),
+    row("POST /credits/initiate-purchase",
+                                      "401    403   403    403   403     201        403     403", body={"package_id": 1}),
+    row("POST /credits/initiate-purchase",
+                                      "401    403   403    403   403     404:PACKAGE_NOT_FOUND 403 403", body={"package_id": 9}),
+    row("POST /credits/verify-payment",
+                                      "401    403   403    403   403     404:PAYMENT_NOT_FOUND 403 403",
+        body={"razorpay_order_id": "order_1", "razorpay_payment_id": "pay_1", "razorpay_signature": "00"}),
+    row("GET /credits/purchases",     "401    403   403    403   403     200        403     403"),
+    row("GET /credits/purchases/{payment_id}",
+                                      "401    403   403    403   403     200        403     403", payment_id="purchase"),
+    row("GET /credits/purchases/{payment_id}",
+                                      "401    403   403    403   403     404:PAYMENT_NOT_FOUND 403 403", payment_id="purchase2"),
+    row("GET /credits/purchases/{payment_id}",
+                                      "401    403   403    403   403     404:PAYMENT_NOT_FOUND 403 403", payment_id="unknown"),
+    row("GET /credits/balance",       "401    403   403    403   403     200        403     403"),
+    row("GET /credits/history",       "401    403   403    403   403     200        403     403", query="?page=1&limit=10&type=used"),
+    row("POST /projects",             "401    403   403    403   403     403        201     403",
+        body={"title": "A film", "description": "Two days."}),
+    row("GET /projects",              "401    403   403    403   403     200        200     403"),
+    row("GET /projects/{project_id}", "401    403   403    403   403     200        200     403", project_id="project"),
+    row("GET /projects/{project_id}", "401    403   403    403   403     200        404     403", project_id="project2"),
+    row("GET /projects/{project_id}", "401    403   403    403   403     404        404     403", project_id="unknown"),
+    row("POST /projects/{project_id}/close",
+                                      "401    403   403    403   403     403        200     403", project_id="project"),
+    row("POST /projects/{project_id}/close",
+                                      "401    403   403    403   403     403        404     403", project_id="project2"),
+    row("POST /projects/{project_id}/close",
+                                      "401    403   403    403   403     403        404     403", project_id="unknown"),
+    row("GET /projects/{project_id}/applications",
+                                      "401    403   403    403   403     403        200     403", project_id="project"),
+    row("GET /projects/{project_id}/applications",
+                                      "401    403   403    403   403     403        404     403", project_id="project2"),
+    row("GET /projects/{project_id}/applications",
+                                      "401    403   403    403   403     403        404     403", project_id="unknown"),
+    row("POST /applied-projects",     "401    403   403    403   403     201        403     403", body={"project_id": "{project2}"}),
+    row("POST /applied-projects",     "401    403   403    403   403     409:ALREADY_APPLIED 403 403", body={"project_id": "{project}"}),
+    row("POST /applied-projects",     "401    403   403    403   403     409:PROJECT_CLOSED 403  403", body={"project_id": "{closed}"}),
+    row("POST /applied-projects",     "401    403   403    403   403     404        403     403", body={"project_id": "{unknown}"}),
+    row("GET /applied-projects",      "401    403   403    403   403     200        403     403"),
+    row("GET /credits/refund-eligibility/{app_id}",
+                                      "401    403   403    403   403     200        403     403", app_id="application"),
+    row("GET /credits/refund-eligibility/{app_id}",
+                                      "401    403   403    403   403     404        403     403", app_id="application2"),
+    row("GET /credits/refund-eligibility/{app_id}",
+                                      "401    403   403    403   403     404        403     403", app_id="unknown"),
+    row("POST /applied-projects/{app_id}/withdraw",
+                                      "401    403   403    403   403     200        403     403", app_id="application"),
+    row("POST /applied-projects/{app_id}/withdraw",
+                                      "401    403   403    403   403     409:NOT_ELIGIBLE 403  403", app_id="withdrawn"),
+    row("POST /applied-projects/{app_id}/withdraw",
+                                      "401    403   403    403   403     404        403     403", app_id="application2"),
+    row("POST /applied-projects/{app_id}/withdraw",
+                                      "401    403   403    403   403     404        403     403", app_id="unknown"),
+    row("GET /admin/credits/user/{user_id}",
+                                      "401    403   403    403   403     403        403     200", user_id="freelancer"),
+    row("GET /admin/credits/user/{user_id}",
+                                      "401    403   403    403   403     403        403     404", user_id="unknown"),
+    row("POST /admin/credits/adjust", "401    403   403    403   403     403        403     200",
+        body={"user_id": "{freelancer}", "amount": 1, "reason": "Compensation"}),
+    row("POST /admin/credits/adjust", "401    403   403    403   403     403        403     404",
+        body={"user_id": "{unknown}", "amount": 1, "reason": "Compensation"}),
+    row("GET /admin/credits/settings",
+                                      "401    403   403    403   403     403        403     200"),
+    row("PUT /admin/credits/settings",
+                                      "401    403   403    403   403     403        403     200", body={"price_per_credit": "60.00"}),
 )
 
 
@@ -430,8 +497,43 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         ids["order"] = f"simorder_{ids['payment']}_1000_INR"
         asked = await user.post(f"/consult/{ended}/refund-request", {"reason": "No sound."})
         ids["request"] = asked.json["id"]
+        ids |= await _credits(people["freelancer"], people["company"], await _strangers(api))
         ids["payout"] = (await lawyer.post("/lawyer/payouts", {"amount": "1.00"})).json["id"]
+        # The receipts go out meanwhile.
+        await api.idle()
         yield Town(api, people, nobodies, ids)
+
+
+async def _strangers(api: Api) -> tuple[Person, Person]:
+    return await api.register(Role.FREELANCER), await api.register(Role.COMPANY)
+
+
+async def _credits(freelancer: Person, company: Person, strangers: tuple[Person, Person]) -> dict[str, str]:
+    """Projects, purchases and applications of both, by their names in the table."""
+    ids: dict[str, str] = {}
+    other, other_company = strangers
+    for name, whose in (
+        ("project", company),
+        ("project2", other_company),
+        ("closed", company),
+        ("left", company),
+    ):
+        ids[name] = (await whose.post("/projects", {"title": "A film", "description": "x"})).json["id"]
+    assert (await company.post(f"/projects/{ids['closed']}/close")).status == 200
+    for name, whose in (("purchase", freelancer), ("purchase2", other)):
+        bought = await whose.post("/credits/initiate-purchase", {"package_id": 1})
+        ids[name] = bought.json["payment_id"]
+    for name, whose, project in (
+        ("application", freelancer, "project"),
+        ("application2", other, "project"),
+        ("withdrawn", freelancer, "left"),
+    ):
+        applied = await whose.post("/applied-projects", {"project_id": ids[project]})
+        assert applied.status == 201, applied.text
+        ids[name] = applied.json["id"]
+    withdrawn = await freelancer.post(f"/applied-projects/{ids['withdrawn']}/withdraw")
+    assert withdrawn.status == 200, withdrawn.text
+    return ids
 
 
 def _promoted(token: str) -> str:
@@ -497,7 +599,9 @@ async def _check(town: Town, row: Row) -> list[str]:
 
 
 def _without_ids(answer: Answer) -> tuple[int, Any, set[str]]:
-    return answer.status, json.loads(re.sub(r"\b[0-9a-f]{32}\b", "ID", answer.text)), set(answer.headers)
+    # An application's id is made of its person's, its project's and a number.
+    text = re.sub(r"\b[0-9a-f]{32}(:[0-9a-f]{32}:\d+)?\b", "ID", answer.text)
+    return answer.status, json.loads(text), set(answer.headers)
 
 
 async def test_who_may_read_what(town: Town) -> None:

@@ -119,10 +119,20 @@ async def _samples(world: World) -> dict[str, Any]:
         "password": PASSWORD,
         "lawyerId": lawyer_id,
         "sessionId": "unknown",
+        "package_id": 1,
+        "project_id": await _project(world),
+        # Whoever is named in a body: there is nobody, so that a row of the refused act is all that could be written.
+        "user_id": "unknown",
         "barCouncilNumber": "MAH/2/2020",
         "specializations": ["family"],
         "languages": ["hi"],
     }
+
+
+async def _project(world: World) -> str:
+    posted = await (await world.client_of(Role.COMPANY)).post("/projects", {"title": "T", "description": "D"})
+    assert posted.status == 201, posted.text
+    return str(posted.json["id"])
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import Settlement
 from billing_engine.consultations.takeover import WEB, Takeover
+from billing_engine.credits.purchases import sale_of
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import INR
 from billing_engine.payments.model import Payment, Purpose
@@ -244,7 +245,7 @@ class World:
             clock=self.clock,
             payments=wrap("payments", await CollectionPayments.open(collections)),
             gateways={self.gateway.name: wrap("gateway", self.gateway)},
-            movements={Purpose.WALLET: recharge_of},
+            movements={Purpose.WALLET: recharge_of, Purpose.CREDITS: sale_of},
             observer=Extending(self.consultations, self.troubles),
         )
         self.wallets = Wallets(

@@ -36,6 +36,8 @@ class Stage:
     clock: ManualClock = field(default_factory=ManualClock)
     rooms: QuietRooms = field(default_factory=QuietRooms)
     rules: Rules = RULES
+    #: The payment gateway, which outlives processes; the simulated one if there is none.
+    gateway: Any = None
     views: list[SessionView] = field(default_factory=list)
     _world: World | None = None
 
@@ -46,7 +48,7 @@ class Stage:
 
     async def boot(self) -> None:
         """A new process: new objects, same file, same conversations, same clock."""
-        world = World(self.db, self.clock, self.rules, atomic=self.atomic)
+        world = World(self.db, self.clock, self.rules, atomic=self.atomic, gateway=self.gateway)
         world.rooms = self.rooms
         self._world = world
         await world.build(self.fuse.wrap)

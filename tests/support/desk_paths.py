@@ -170,13 +170,13 @@ async def reborn(stage: DeskStage, *, heals: bool = True) -> None:
 
 
 async def trouble_at_every_await(
-    directory: Path, path: DeskPath, promises: Promises, *, atomic: bool, dies: bool
+    directory: Path, path: Any, promises: Any, *, atomic: bool, dies: bool, opened: Any = a_desk
 ) -> None:
     """Once for each call of an undisturbed run, before and after its effect: the process dies there, or the call alone fails."""
-    calls = await _calls_of(directory / "whole.db", path, promises, atomic=atomic)
+    calls = await _calls_of(directory / "whole.db", path, promises, opened, atomic=atomic)
     for at, label in enumerate(calls):
         for moment in Moment:
-            async with a_desk(directory / f"{at}{moment}.db", atomic=atomic) as stage:
+            async with opened(directory / f"{at}{moment}.db", atomic=atomic) as stage:
                 try:
                     await _one_trouble(stage, path, promises, at, moment, dies=dies)
                 except Exception as exc:
@@ -184,8 +184,8 @@ async def trouble_at_every_await(
                     raise
 
 
-async def _calls_of(file: Path, path: DeskPath, promises: Promises, *, atomic: bool) -> list[str]:
-    async with a_desk(file, atomic=atomic) as stage:
+async def _calls_of(file: Path, path: Any, promises: Any, opened: Any, *, atomic: bool) -> list[str]:
+    async with opened(file, atomic=atomic) as stage:
         stage.fuse.counting = False
         await path.before(stage)
         stage.fuse.counting = True

@@ -132,3 +132,34 @@ class _Watched:
             return await self._around(f"{self._name}.{method}", lambda: found(*args, **more))
 
         return watched
+
+
+@dataclass
+class Interruption:
+    """Lets something else happen, whole, in the middle of an act: before or after the effect of call number `at` of the wrapped ports."""
+
+    at: int | None = None
+    moment: Moment = Moment.BEFORE
+    then: Callable[[], Any] | None = None
+    calls: list[str] = field(default_factory=list)
+    counting: bool = False
+    burnt: bool = False
+
+    def wrap(self, name: str, port: Any) -> Any:
+        """`port` with every async method under watch."""
+        return _Watched(name, port, self._around)
+
+    async def _around(self, label: str, call: Callable[[], Any]) -> Any:
+        if not self.counting:
+            return await call()
+        here = len(self.calls)
+        self.calls.append(label)
+        if here != self.at or self.then is None:
+            return await call()
+        self.counting = False
+        if self.moment is Moment.BEFORE:
+            await self.then()
+            return await call()
+        answer = await call()
+        await self.then()
+        return answer

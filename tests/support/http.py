@@ -138,6 +138,9 @@ class Nobody:
     async def anonymise(self, lawyer_id: str) -> None:
         pass
 
+    async def owned_credits(self, person_id: str) -> int:
+        return 0
+
     async def owned_minor(self, person_id: str) -> int:
         return 0
 

@@ -271,3 +271,41 @@ def test_production_limits_rates_and_sends_no_link_in_the_clear(monkeypatch):
         _load(monkeypatch, APP_ENV="production", RATE_LIMITS="off", **webhook, **SAFE)
     named = {problem.partition(":")[0] for problem in refused.value.problems}
     assert {"RATE_LIMITS", "NOTIFY_WEBHOOK_URL"} <= named
+
+
+@pytest.mark.parametrize("price", ["0", "0.99", "100000.01"])
+def test_a_credit_has_a_price_that_an_admin_could_set(monkeypatch, price: str):
+    with pytest.raises(SettingsInvalid) as refused:
+        _load(monkeypatch, CREDIT_PRICE=price)
+    assert "CREDIT_PRICE: must be from 1.00 to 100000.00" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "package = 5",
+        "[[package]]\nid = 1\nname = 'A'\n",
+        "[[package]]\nid = 1\nname = 'A'\ncredits = 0\n",
+        "[[package]]\nid = 1\nname = 'A'\ncredits = 5.5\n",
+        "[[package]]\nid = true\nname = 'A'\ncredits = 5\n",
+        "[[package]]\nid = 1\nname = ''\ncredits = 5\n",
+        "[[package]]\nid = 1\nname = 'A'\ncredits = 5\n" * 2,
+        "not toml",
+    ],
+)
+def test_a_file_of_packages_that_cannot_be_used_stops_the_start(monkeypatch, tmp_path: Path, text: str):
+    """Somebody would pay for what nobody meant to sell."""
+    file = tmp_path / "packages.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsInvalid) as refused:
+        _load(monkeypatch, CREDIT_PACKAGES=str(file))
+    assert f"CREDIT_PACKAGES: {file}" in str(refused.value)
+
+
+def test_another_file_of_packages_is_used(monkeypatch, tmp_path: Path):
+    file = tmp_path / "packages.toml"
+    file.write_text("[[package]]\nid = 7\nname = 'One'\ncredits = 1\n")
+    (package,) = _load(monkeypatch, CREDIT_PACKAGES=str(file)).packages()
+    assert (package.id, package.name, package.credits) == (7, "One", 1)
+    assert [one.credits for one in _load(monkeypatch, CREDIT_PACKAGES="").packages()] == [5, 10, 25, 50]

@@ -22,6 +22,7 @@ from server.storage.mongo.client import MongoDatabase
 from server.storage.mongo.failures import store_failures
 from server.storage.mongo.ledger import ACCOUNTS, ENTRIES
 from server.storage.mongo.ledger_documents import row_of, touches_of, versioned_of
+from server.storage.repositories.credits import APPLICATIONS, PROJECTS, application_of, project_of
 from server.storage.repositories.payer_refunds import DISPUTES, PAYER_REFUNDS, dispute_of, refund_of
 from server.storage.repositories.payments import PAYMENTS, payment_of
 from server.storage.repositories.payouts import PAYOUTS, payout_of
@@ -130,6 +131,8 @@ async def _read(
     payouts = await all_of(PAYOUTS.name, lambda document: payout_of(dict(document)))
     refund_books = await all_of(REFUND_BOOKS.name, lambda document: refund_book_of(dict(document)))
     requests = await all_of(REFUND_REQUESTS.name, lambda document: refund_request_of(dict(document)))
+    applications = await all_of(APPLICATIONS.name, lambda document: application_of(dict(document)))
+    projects = await all_of(PROJECTS.name, lambda document: project_of(dict(document)))
     books = Books(
         documents=documents,
         rows=[row for _, row in entries],
@@ -143,6 +146,8 @@ async def _read(
         payouts=payouts,
         refund_books=refund_books,
         refund_requests=requests,
+        applications=applications,
+        projects=projects,
     )
     return books, found
 

@@ -72,6 +72,10 @@ class CollectionPayments:
         )
         return [payment_of(doc) for doc in found]
 
+    async def unpaid(self, payer_id: str) -> int:
+        waiting = [PaymentStatus.CREATED.value, PaymentStatus.PENDING.value]
+        return await self._payments.count({"payer_id": payer_id, "status": {"in": waiting}})
+
     async def between(self, gateway: str, from_ms: int, to_ms: int) -> list[Payment]:
         where = {"gateway": gateway, "created_at_ms": {"gte": from_ms, "lt": to_ms}}
         found: list[Payment] = []
@@ -107,6 +111,8 @@ def _facts(payment: Payment) -> Doc:
         "customer_id": payment.customer_id,
         "save_method": payment.save_method,
         "charge": None if payment.charge is None else asdict(payment.charge),
+        "quantity": payment.quantity,
+        "item": payment.item,
         "revision": payment.revision,
     }
 
@@ -134,5 +140,8 @@ def payment_of(doc: Doc) -> Payment:
         customer_id=doc["customer_id"],
         save_method=doc["save_method"],
         charge=None if doc["charge"] is None else Charge(**doc["charge"]),
+        # Payments from before credits have neither.
+        quantity=doc.get("quantity", 0),
+        item=doc.get("item", ""),
         revision=doc["revision"],
     )
