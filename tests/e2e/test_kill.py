@@ -18,7 +18,7 @@ from tests.support.server_process import QUICK, ServerProcess
 
 pytestmark = pytest.mark.slow
 
-ROUNDS: Final = int(os.environ.get("TARAZU_CHAOS_ROUNDS") or 4)
+ROUNDS: Final = int(os.environ.get("TARAZU_CHAOS_ROUNDS") or 2)
 SEED: Final = int(os.environ.get("TARAZU_CHAOS_SEED") or secrets.randbelow(10**9))
 PAIRS: Final = 50
 
