@@ -12,7 +12,7 @@ ROUNDS ?= 20
 SEED ?=
 FIRST ?=
 
-.PHONY: help run demo cluster test test-quick chaos chaos-embedded races fuzz check format bench lock e2e-client clean
+.PHONY: help run demo cluster test test-quick test-exhaustive chaos chaos-embedded races fuzz check format bench lock e2e-client clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -51,6 +51,9 @@ test: $(VENV)/.dev tests/e2e/js/node_modules/.done ## all tests
 
 test-quick: $(VENV)/.dev ## all but the slow ones
 	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS) -m "not slow and not node"
+
+test-exhaustive: $(VENV)/.dev tests/e2e/js/node_modules/.done ## all tests, and every death in both modes of the ledger
+	TARAZU_EXHAUSTIVE=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS)
 
 chaos: $(VENV)/.dev ## break a cluster of real processes under load again and again: ROUNDS=500 SEED=n; goes on where it stopped
 	@ROUNDS=$(ROUNDS) SEED=$(SEED) FIRST=$(FIRST) $(BIN)/python -m tools.chaos

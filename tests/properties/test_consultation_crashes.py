@@ -88,7 +88,10 @@ async def one_death(file: Path, path: MoneyPath, at: int, moment: Moment, *, ato
         assert not lived or path.races, f"{path.name}: call {at} was never made"
 
 
-@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "stepwise"])
+@pytest.mark.parametrize(
+    "atomic",
+    [pytest.param(True, id="atomic", marks=pytest.mark.exhaustive), pytest.param(False, id="stepwise")],
+)
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 async def test_a_failure_at_every_await(path: MoneyPath, atomic: bool, tmp_path: Path) -> None:
     """One call fails (or only its answer is lost) and the process lives on: nobody may have to wait for a restart."""

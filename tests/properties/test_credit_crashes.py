@@ -224,7 +224,7 @@ async def repeated(stage: CreditStage, path: CreditPath) -> None:
 
 @pytest.mark.parametrize(
     "atomic",
-    [pytest.param(True, id="atomic"), pytest.param(False, id="stepwise", marks=pytest.mark.slow)],
+    [pytest.param(True, id="atomic", marks=pytest.mark.exhaustive), pytest.param(False, id="stepwise")],
 )
 @pytest.mark.parametrize(
     ("path", "dies"),

@@ -103,7 +103,10 @@ async def disturbed(file: Path, path: Passage, fuse: Fuse, *, atomic: bool):
         yield till
 
 
-@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "stepwise"])
+@pytest.mark.parametrize(
+    "atomic",
+    [pytest.param(True, id="atomic", marks=pytest.mark.exhaustive), pytest.param(False, id="stepwise")],
+)
 @pytest.mark.parametrize("path", PATHS, ids=str)
 async def test_death_at_every_await_loses_no_payment_and_credits_none_twice(
     path: Passage, atomic: bool, tmp_path: Path

@@ -241,7 +241,10 @@ async def calls_of(path: Passage, file: Path, *, atomic: bool) -> list[str]:
     return calls
 
 
-@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "stepwise"])
+@pytest.mark.parametrize(
+    "atomic",
+    [pytest.param(True, id="atomic", marks=pytest.mark.exhaustive), pytest.param(False, id="stepwise")],
+)
 @pytest.mark.parametrize("path", PATHS, ids=str)
 async def test_death_at_every_await(path: Passage, atomic: bool, tmp_path: Path) -> None:
     calls = await calls_of(path, tmp_path / "whole.db", atomic=atomic)

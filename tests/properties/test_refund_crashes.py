@@ -99,7 +99,10 @@ async def money_is(stage: DeskStage, back: int) -> None:
     assert await ledger.balance(REVENUE_CONSULTATIONS, "INR") == COMMISSION - commission_back
 
 
-@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "stepwise"])
+@pytest.mark.parametrize(
+    "atomic",
+    [pytest.param(True, id="atomic", marks=pytest.mark.exhaustive), pytest.param(False, id="stepwise")],
+)
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 @pytest.mark.parametrize("dies", [True, False], ids=["death", "failure"])
 async def test_trouble_at_every_await(path: DeskPath, atomic: bool, dies: bool, tmp_path: Path) -> None:

@@ -277,7 +277,12 @@ async def state(desk: Desk) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
 @pytest.mark.parametrize(
-    ("atomic", "dies"), [(True, True), (True, False), (False, True)], ids=["death", "failure", "stepwise"]
+    ("atomic", "dies"),
+    [
+        pytest.param(True, True, id="death", marks=pytest.mark.exhaustive),
+        pytest.param(True, False, id="failure"),
+        pytest.param(False, True, id="stepwise"),
+    ],
 )
 async def test_trouble_at_every_await(path: Passage, atomic: bool, dies: bool, tmp_path: Path) -> None:
     scene = await Scene.of(path, tmp_path / "scene.db", atomic=atomic)
