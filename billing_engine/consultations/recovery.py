@@ -37,6 +37,8 @@ from billing_engine.ledger.service import Ledger
 log = logging.getLogger(__name__)
 
 
+#: Of a start that did not come through: its hold is given back and not adopted.
+_NOT_BEGUN: Final = frozenset({Status.STARTING, Status.ABORTED})
 #: What the hold of every consultation is called.
 HOLDS: Final = hold_id_of("")
 
@@ -99,12 +101,12 @@ class Recovery:
         raises, once all have been tried.
         """
         due = list(sessions)
-        live = [session for session in due if session.status is not Status.STARTING]
+        live = [session for session in due if session.status not in _NOT_BEGUN]
         accounts = await self._ledger.accounts([wallet_of(session.user_id) for session in live])
         evidence = await self._rooms.evidence_ms([session.id for session in live])
 
         async def recover(session: Session) -> bool:
-            if session.status is Status.STARTING:
+            if session.status in _NOT_BEGUN:
                 await self._give_back(session)
                 return False
             account = accounts.get(wallet_of(session.user_id))
@@ -123,7 +125,9 @@ class Recovery:
         return len(adopted)
 
     async def _give_back(self, session: Session) -> None:
-        """Unless a repeat of the start, at another process, has made it its own since it was looked at."""
+        """Unless a repeat of the start, at another process, has made it its own since it was looked at. One that is being given back
+        already may have been left half-way.
+        """
         stored = await self._sessions.get(session.id)
         if stored is not None and stored.owner == session.owner:
             await self._consultations.give_back(session)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,32 @@ async def test_a_half_begun_start_of_a_dead_process_is_given_back(tmp_path: Path
         account = await second.ledger.account(wallet_of("u1"), "INR")
         assert (account.holds, account.spendable) == ({}, 100_000)
         await second.begin("u1", "l1")
+
+
+async def test_a_start_that_somebody_is_giving_back_is_given_back_and_no_broken_session(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its hold was seen open, its record says ABORTED by now."""
+    async with deployment(tmp_path) as them:
+        fuse = Fuse(counting=False)
+        first, second = await them.process(fuse=fuse), await them.process()
+        await first.recharge("u1", 100_000)
+        fuse.die_at("sessions.move", Moment.BEFORE)
+        start = asyncio.ensure_future(
+            first.consultations.start(user_id="u1", lawyer_id="l1", operation_id="s1")
+        )
+        await them.idle()
+        await first.crash()
+        session = await second.sessions.get("s1")
+        aborted = replace(session, status=Status.ABORTED)
+        assert await second.sessions.move("s1", expect=frozenset({Status.STARTING}), to=aborted)
+        for _ in range(2):
+            assert await second.recovery.take_up([aborted]) == 0
+            account = await second.ledger.account(wallet_of("u1"), "INR")
+            assert (account.holds, account.spendable) == ({}, 100_000)
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+        start.cancel()
+        await asyncio.gather(start, return_exceptions=True)
 
 
 async def test_a_start_that_is_repeated_at_another_process_outlives_the_first(tmp_path: Path) -> None:
