@@ -125,6 +125,8 @@ def test_the_routes_that_are_limited_are_the_known_ones():
         "POST /wallet/recharge": "recharge",
         "POST /wallet/recharge/verify": "recharge",
         "POST /payment-methods/setup": "recharge",
+        "POST /credits/initiate-purchase": "recharge",
+        "POST /credits/verify-payment": "recharge",
     }
 
 

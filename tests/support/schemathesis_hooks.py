@@ -23,7 +23,7 @@ _PATIENCE_S: Final = 30.0
 #: What a field may be refused for that its schema cannot speak of. Whatever else the schema allows, the server must take.
 _BEYOND_SCHEMA: Final = re.compile(
     r"is not a cursor of this list|is one of a list sorted by"
-    r"|has more than \d+ decimals|is too large|must be a plain decimal number|must be from [\d.]+ to [\d.]+|must be at least [\d.]+"
+    r"|has more than \d+ decimals|is too large|must be a plain decimal number|must be from [\d.]+ to [\d.]+|must be at least [\d.]+|must not be 0"
     r"|must not be after|does not pay the minimum time|must be more than zero|must be at most \d+ per minute"
     r"|must be 8 to 72 bytes long|must be an email address"
     r"|is (required|only) for the role|is required when"
