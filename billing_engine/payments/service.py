@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from billing_engine.clock import Clock
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
@@ -418,8 +418,3 @@ def _expired(payment: Payment) -> Payment | None:
     if not _can(payment, PaymentStatus.EXPIRED):
         return None
     return replace(payment, status=PaymentStatus.EXPIRED, check_at_ms=None)
-
-
-def trouble_facts(payment: Payment, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a log line of a payment's trouble carries."""
-    return {"payment": payment.id, "gateway": payment.gateway, "order": payment.order_id, **facts}

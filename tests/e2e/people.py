@@ -333,9 +333,6 @@ class World:
     async def pair(self, recharge: str, rate: str = "60.00") -> tuple[Person, Person]:
         return tuple(await asyncio.gather(self.user(recharge), self.lawyer(rate)))  # type: ignore[return-value]
 
-    async def pair_without_money(self, rate: str = "60.00") -> tuple[Person, Person]:
-        return await self.user(), await self.lawyer(rate)
-
     async def talk(self, recharge: str, rate: str = "60.00") -> "Talk":
         """A session under way, both people in its room with a device each."""
         user, lawyer = await self.pair(recharge, rate)

@@ -71,7 +71,7 @@ async def test_a_recharge_is_ordered_paid_verified_and_extends_a_running_consult
 ) -> None:
     with server_with(tmp_path, razorpay) as server:
         async with people_of(server) as world:
-            user, lawyer = await world.pair_without_money()
+            user, lawyer = await world.user(), await world.lawyer()
             ordered = await order(user, "20.00", key="first")
             assert (ordered["status"], ordered["walletBalance"], ordered["transaction"]) == (
                 "CREATED",
