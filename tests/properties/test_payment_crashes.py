@@ -234,8 +234,6 @@ async def test_a_lost_webhook_is_healed_after_a_quarter_of_an_hour(tmp_path: Pat
 async def test_an_event_that_a_dead_process_left_is_worked_off_within_seconds(tmp_path: Path) -> None:
     """Its gateway has heard 200 and sends it no more; our own question comes only after a quarter of an hour."""
     async with a_till(tmp_path / "till.db") as till:
-        await till.world.stop()
-        await till.boot()
         payment = await till.order()
         paid = till.gateway.pay(payment.order_id or "")
         till.fuse.die_at("payments.replace", Moment.BEFORE)
