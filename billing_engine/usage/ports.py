@@ -1,0 +1,80 @@
+"""What metered usage needs from the outside, in its own words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from billing_engine.usage.model import Price
+
+
+@dataclass(frozen=True, slots=True)
+class ListChoice:
+    """From `from_ms` on the company pays by this list of the price book."""
+
+    list_name: str
+    from_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompanyTerms:
+    """How a company is billed: where its months begin, and by which price list since when (oldest first, never empty)."""
+
+    company_id: str
+    name: str
+    time_zone: str
+    lists: tuple[ListChoice, ...]
+
+    def list_at(self, at_ms: int) -> str:
+        """The price list of that instant; before the first choice, the first."""
+        chosen = [choice.list_name for choice in self.lists if choice.from_ms <= at_ms]
+        return chosen[-1] if chosen else self.lists[0].list_name
+
+
+class Companies(Protocol):
+    """The companies' terms. All methods raise `Unavailable`."""
+
+    async def terms(self, company_id: str) -> CompanyTerms:
+        """Raises `NotFound`: there is no such company."""
+        ...
+
+
+class Prices(Protocol):
+    """The price book. All methods raise `Unavailable`."""
+
+    async def price_at(self, list_name: str, type_: str, at_ms: int) -> Price:
+        """What a type of usage costs by that list at that instant. Raises `UsageTypeUnknown`."""
+        ...
+
+
+class EventKind(StrEnum):
+    """What a company's people and back end are told of."""
+
+    LOW_BALANCE = "billing.low_balance"
+    OWED = "billing.owed"
+    RECHARGED = "billing.recharged"
+    RECHARGE_FAILED = "billing.recharge_failed"
+    AUTO_RECHARGE_STOPPED = "billing.auto_recharge_stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class CompanyEvent:
+    """One piece of news; `id` is the same when it is told again. `facts` are JSON in the words of the wire."""
+
+    id: str
+    company_id: str
+    kind: EventKind
+    at_ms: int
+    facts: Mapping[str, Any]
+
+
+class CompanyNews(Protocol):
+    """Carries news to a company: its webhook, its members' sockets, its mailbox."""
+
+    async def tell(self, events: Sequence[CompanyEvent]) -> None:
+        """Durably queued once it returns; telling again changes nothing. Raises `Unavailable`: some may be queued."""
+        ...
+
+    def changed(self, company_id: str) -> None:
+        """Balance or usage is another than before: dashboards look again. Never raises, never waits; may be told often."""
+        ...
