@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from billing_engine.errors import Conflict, InvariantBroken, NotEnough
 
 #: Accounts of these families have no document: their balance is the sum of the rows (LEDGER 1).
-SYSTEM_FAMILIES: Final = frozenset({"gateway", "revenue", "issued"})
+SYSTEM_FAMILIES: Final = frozenset({"gateway", "revenue", "issued", "receivable"})
 #: The fact that says how much an entry was billed for, in the unit of its kind (a consultation: whole seconds). Reports add
 #: it up, so stores keep it beside the other columns.
 QUANTITY: Final = "quantity"
@@ -117,7 +117,8 @@ class Account(NamedTuple):
 
     `floor` is what the store itself enforces for `posted - held` (None: the kind of transfer decides).
     `held` is the sum of the open holds. `credited` holds (key, balance after) of credits that were added here and whose row is
-    not yet marked applied.
+    not yet marked applied. `facts` belong to whoever the account is for (a company's totals, its debt): like a hold's they change
+    only in a write of the account, together with the money.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Account(NamedTuple):
     holds: Mapping[str, Hold] = _NONE
     tail: tuple[Entry, ...] = ()
     credited: tuple[tuple[str, int], ...] = ()
+    facts: Mapping[str, Any] = _NONE
 
     @property
     def spendable(self) -> int:
@@ -387,10 +389,10 @@ def _push(account: Account, entry: Entry) -> Account:
 
 
 def _with_hold(account: Account, hold: Hold) -> Account:
-    id_, asset, floor, posted, held, seq, holds, tail, credited = account
+    id_, asset, floor, posted, held, seq, holds, tail, credited, facts = account
     before = holds.get(hold.id)
     held += hold.amount_minor - (before.amount_minor if before is not None else 0)
-    return Account(id_, asset, floor, posted, held, seq, {**holds, hold.id: hold}, tail, credited)
+    return Account(id_, asset, floor, posted, held, seq, {**holds, hold.id: hold}, tail, credited, facts)
 
 
 def _without_hold(account: Account, hold: Hold) -> Account:

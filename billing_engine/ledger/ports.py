@@ -149,6 +149,20 @@ class LedgerStore(Protocol):
         """Posted entries that touch the account, newest first; `before` is (at_ms, key) of the last line of the previous page."""
         ...
 
+    async def entries(
+        self,
+        account_id: str,
+        *,
+        above: int = 0,
+        below: int | None = None,
+        limit: int,
+        newest_first: bool = False,
+    ) -> list[Entry]:
+        """The account's own entries, refused and voided ones too, that are copied out, by number: those above `above` and below
+        `below`.
+        """
+        ...
+
     async def total_credited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
         """Sum of the transfers of these kinds into the account on days that start with `day_prefix` (a day or a month)."""
         ...

@@ -146,6 +146,20 @@ class Ledger:
         await self.account(account_id, "")
         return await self._store.lines(account_id, limit=limit, before=before, kinds=kinds)
 
+    async def entries(
+        self,
+        account_id: str,
+        *,
+        above: int = 0,
+        below: int | None = None,
+        limit: int,
+        newest_first: bool = False,
+    ) -> list[Entry]:
+        """The account's own entries by number, as last copied out: ask `account` first, whose redo copies out what it has."""
+        return await self._store.entries(
+            account_id, above=above, below=below, limit=limit, newest_first=newest_first
+        )
+
     async def total_credited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
         """Sum of what these kinds of transfer brought to the account on days starting with the prefix."""
         return await self._store.total_credited(account_id, kinds=kinds, day_prefix=day_prefix)

@@ -100,6 +100,7 @@ class DocumentsContract:
                 entry("a|3", 3, state=KeyState.VOIDED, kind="void", reference="", at_ms=2**53),
             ),
             credited=(("b|1", INT64_MAX), ("c|1", INT64_MIN)),
+            facts={"owed": INT64_MAX, "auto": {"on": True, "method": None}, "marks": [INT64_MIN, "ü"]},
         )
         await made(store, whole)
         assert await store.load([whole.id]) == {whole.id: Versioned("v1", whole)}
@@ -367,6 +368,16 @@ class ReportsContract:
         (applied,) = await store.lines(E, limit=10)
         assert (applied.change_minor, applied.balance_after) == (70, 170)
         assert await store.lines("wallet:nobody", limit=10) == []
+
+    async def test_an_accounts_own_entries_by_number(self, store: LedgerStore) -> None:
+        mine = [entry(f"{W}|{n}", n, at_ms=1_000) for n in range(1, 6)]
+        mine[2] = entry(f"{W}|3", 3, state=KeyState.REFUSED, posted_after=0)
+        await copied_out(store, *mine, entry(f"{V}|1", 1, account=V))
+        assert await store.entries(W, limit=9) == mine
+        assert await store.entries(W, above=2, below=5, limit=9) == mine[2:4]
+        assert await store.entries(W, below=5, limit=2, newest_first=True) == [mine[3], mine[2]]
+        assert await store.entries(W, above=1, limit=1) == [mine[1]]
+        assert await store.entries("wallet:nobody", limit=9) == []
 
     async def test_lines_page_newest_first_without_a_gap_or_a_repeat(self, store: LedgerStore) -> None:
         """Many entries of one millisecond: the key breaks the tie, and a page may end between them."""

@@ -220,6 +220,16 @@ async def test_a_database_from_before_reports_gets_its_quantities(tmp_path: Path
             )
 
 
+async def test_a_database_from_before_accounts_had_facts_opens(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "x.db", FAST) as db:
+        await made(await prepared(db), account("wallet:w", 7))
+        await db.script("ALTER TABLE ledger_accounts DROP COLUMN facts;")
+    async with open_database(tmp_path / "x.db", FAST) as db:
+        for _ in range(2):
+            store = await prepared(db)
+            assert (await store.load(["wallet:w"]))["wallet:w"].account == account("wallet:w", 7)
+
+
 async def test_a_report_reads_indexes_alone(db: SqliteDatabase) -> None:
     """A year of a busy platform is millions of rows: a report that opens each of them stops the next one."""
     await prepared(db)

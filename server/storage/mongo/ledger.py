@@ -260,6 +260,25 @@ class MongoLedgerStore:
             found = await cursor.to_list(None)
         return [_line(row_of(document), account_id) for document in found]
 
+    async def entries(
+        self,
+        account_id: str,
+        *,
+        above: int = 0,
+        below: int | None = None,
+        limit: int,
+        newest_first: bool = False,
+    ) -> list[Entry]:
+        within: dict[str, Any] = {"$gt": Int64(above)}
+        if below is not None:
+            within["$lt"] = Int64(below)
+        with store_failures:
+            cursor = self._entries.find(
+                {"account": account_id, "seq": within}, sort=[("seq", -1 if newest_first else 1)], limit=limit
+            )
+            found = await cursor.to_list(None)
+        return [row_of(document).entry for document in found]
+
     async def total_credited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
         return await self._total("credit", account_id, kinds, day_prefix)
 

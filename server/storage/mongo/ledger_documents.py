@@ -53,6 +53,8 @@ def state_of(write: Write) -> Document:
         "tail": [entry_to_json(entry) for entry in account.tail],
         "credited": account.credited,
         "pending": bool(account.tail or account.credited),
+        # A map by whatever names its owner chose: MongoDB keeps the order.
+        "facts": dict(account.facts),
     }
 
 
@@ -73,6 +75,8 @@ def versioned_of(document: Mapping[str, Any]) -> Versioned:
         holds_of_json(document["holds"]),
         tuple(map(entry_of_json, document["tail"])),
         tuple((key, after) for key, after in document["credited"]),
+        # Accounts from before there were any have none.
+        document.get("facts") or {},
     )
     return Versioned(document["version"], account)
 

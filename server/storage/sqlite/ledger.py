@@ -13,6 +13,7 @@ import orjson
 from billing_engine.errors import InvariantBroken
 from billing_engine.ledger.model import Account, Entry, KeyState, quantity_of
 from billing_engine.ledger.ports import Activity, Booked, Line, Moved, OpenHold, Row, Total, Versioned, Write
+from server.storage.documents import INT64_MAX
 from server.storage.ledger_codec import (
     entry_of_json,
     entry_to_json,
@@ -37,6 +38,7 @@ CREATE TABLE IF NOT EXISTS ledger_accounts (
   holds TEXT,
   tail TEXT,
   credited TEXT,
+  facts TEXT,
   CONSTRAINT floor_guard CHECK (floor IS NULL OR posted - held >= floor)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS ledger_accounts_pending ON ledger_accounts (id) WHERE tail IS NOT NULL OR credited IS NOT NULL;
@@ -82,13 +84,13 @@ LATER_INDEXES: Final = """
 CREATE INDEX IF NOT EXISTS ledger_entries_days ON ledger_entries (state, asset, day, kind, quantity);
 """
 
-_COLUMNS: Final = "id, asset, floor, posted, held, version, seq, holds, tail, credited"
+_COLUMNS: Final = "id, asset, floor, posted, held, version, seq, holds, tail, credited, facts"
 _INSERT: Final = (
-    "INSERT INTO ledger_accounts (id, asset, floor, posted, held, version, seq, holds, tail, credited)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+    f"INSERT INTO ledger_accounts ({_COLUMNS})"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 )
 _UPDATE: Final = (
-    "UPDATE ledger_accounts SET posted = ?, held = ?, version = ?, seq = ?, holds = ?, tail = ?, credited = ?"
+    "UPDATE ledger_accounts SET posted = ?, held = ?, version = ?, seq = ?, holds = ?, tail = ?, credited = ?, facts = ?"
     " WHERE id = ? AND version = ?"
 )
 _ENTRY_COLUMNS: Final = (
@@ -126,6 +128,7 @@ class SqliteLedgerStore:
         """Make missing tables, columns and indexes."""
         await self._db.script(SCHEMA)
         await self._db.write(Lane.REST, _add_quantity)
+        await self._db.write(Lane.REST, _add_facts)
         await self._db.script(LATER_INDEXES)
 
     async def load(self, account_ids: Sequence[str]) -> dict[str, Versioned]:
@@ -210,6 +213,22 @@ class SqliteLedgerStore:
     ) -> list[Line]:
         return await self._db.scan(lambda conn: _lines(conn, account_id, limit, before, kinds))
 
+    async def entries(
+        self,
+        account_id: str,
+        *,
+        above: int = 0,
+        below: int | None = None,
+        limit: int,
+        newest_first: bool = False,
+    ) -> list[Entry]:
+        sql = (
+            f"SELECT {_ENTRY_COLUMNS} FROM ledger_entries WHERE account = ? AND seq > ? AND seq < ?"
+            f" ORDER BY seq {'DESC' if newest_first else 'ASC'} LIMIT ?"
+        )
+        args = (account_id, above, INT64_MAX if below is None else below, limit)
+        return await self._db.scan(lambda conn: [row_of(raw).entry for raw in conn.execute(sql, args)])
+
     async def total_credited(self, account_id: str, *, kinds: Sequence[str], day_prefix: str = "") -> Total:
         return await self._total("credit", account_id, kinds, day_prefix)
 
@@ -265,6 +284,12 @@ def _add_quantity(conn: sqlite3.Connection) -> None:
     conn.execute("ALTER TABLE ledger_entries ADD COLUMN quantity INTEGER NOT NULL DEFAULT 0")
     # As `quantity_of` reads an entry from then.
     conn.execute("UPDATE ledger_entries SET quantity = COALESCE(json_extract(facts, '$.durationS'), 0)")
+
+
+def _add_facts(conn: sqlite3.Connection) -> None:
+    """For a database from before accounts had facts."""
+    if not any(row[1] == "facts" for row in conn.execute("PRAGMA table_info(ledger_accounts)").fetchall()):
+        conn.execute("ALTER TABLE ledger_accounts ADD COLUMN facts TEXT")
 
 
 def load_accounts(conn: sqlite3.Connection, account_ids: Sequence[str]) -> dict[str, Versioned]:
@@ -349,7 +374,7 @@ def row_of(raw: tuple[Any, ...]) -> Row:
 
 
 def _versioned(raw: tuple[Any, ...]) -> Versioned:
-    id_, asset, floor, posted, held, version, seq, holds, tail, credited = raw
+    id_, asset, floor, posted, held, version, seq, holds, tail, credited, facts = raw
     account = Account(
         id_,
         asset,
@@ -360,6 +385,7 @@ def _versioned(raw: tuple[Any, ...]) -> Versioned:
         holds_of_json(orjson.loads(holds)) if holds is not None else {},
         tuple(entry_of_json(item) for item in orjson.loads(tail)) if tail is not None else (),
         tuple((key, after) for key, after in orjson.loads(credited)) if credited is not None else (),
+        orjson.loads(facts) if facts is not None else {},
     )
     return Versioned(version, account)
 
@@ -371,7 +397,7 @@ def _swap_each(conn: sqlite3.Connection, writes: Sequence[Write]) -> list[str]:
     # The usual case in one call; only if a version had moved is it worth finding out whose.
     if changed and conn.executemany(_UPDATE, changed).rowcount != len(changed):
         written = "SELECT 1 FROM ledger_accounts WHERE id = ? AND version = ?"
-        moved = [args[7] for args in changed if not conn.execute(written, (args[7], args[2])).fetchone()]
+        moved = [args[8] for args in changed if not conn.execute(written, (args[8], args[2])).fetchone()]
     for expected, version, account in writes:
         if not expected:
             state = (account.posted, account.held, version, account.seq, *_documents(account))
@@ -383,18 +409,19 @@ def _swap_each(conn: sqlite3.Connection, writes: Sequence[Write]) -> list[str]:
 
 def _update_args(write: Write) -> tuple[Any, ...]:
     expected, version, account = write
-    id_, _, _, posted, held, seq, holds, tail, credited = account
-    if tail or credited:
+    id_, _, _, posted, held, seq, holds, tail, credited, facts = account
+    if tail or credited or facts:
         return (posted, held, version, seq, *_documents(account), id_, expected)
     text = _text(holds_to_json(holds)) if holds else None
-    return (posted, held, version, seq, text, None, None, id_, expected)
+    return (posted, held, version, seq, text, None, None, None, id_, expected)
 
 
-def _documents(account: Account) -> tuple[str | None, str | None, str | None]:
+def _documents(account: Account) -> tuple[str | None, str | None, str | None, str | None]:
     holds = _text(holds_to_json(account.holds)) if account.holds else None
     tail = _text([entry_to_json(entry) for entry in account.tail]) if account.tail else None
     credited = _text(account.credited) if account.credited else None
-    return holds, tail, credited
+    facts = _text(dict(account.facts)) if account.facts else None
+    return holds, tail, credited, facts
 
 
 def _insert_row(
