@@ -9,6 +9,8 @@ REVENUE_CONSULTATIONS: Final = "revenue:consultations"
 REVENUE_CHARGEBACKS: Final = "revenue:chargebacks"
 #: What application credits were sold for. A system account.
 REVENUE_CREDITS: Final = "revenue:credits"
+#: What companies' usage was sold for. A system account.
+REVENUE_USAGE: Final = "revenue:usage"
 #: Application credits that are with people: a system account, negative by as many.
 ISSUED_CREDITS: Final = "issued:credits"
 #: What lawyers were paid out. A system account.
@@ -38,3 +40,13 @@ def credit_sales_of(user_id: str) -> str:
 def gateway_of(name: str) -> str:
     """Money that came in through a payment gateway (a system account; its balance is negative)."""
     return f"gateway:{name}"
+
+
+def company_wallet_of(company_id: str) -> str:
+    """A company's prepaid wallet: guarded, never below zero."""
+    return f"company:{company_id}"
+
+
+def receivable_of(company_id: str) -> str:
+    """What a company has used and not paid yet. A system account; its balance is negative: the debt."""
+    return f"receivable:{company_id}"

@@ -11,6 +11,7 @@ class Purpose(StrEnum):
 
     WALLET = "wallet"
     CREDITS = "credits"
+    COMPANY = "company"
 
 
 class PaymentStatus(StrEnum):

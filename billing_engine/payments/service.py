@@ -80,6 +80,11 @@ class PaymentService:
         #: What a collected payment brings beside its movement, by purpose; done before the payment is PAID, and again after a crash,
         #: so each step of it is harmless when repeated. Set once both are built.
         self.fulfil: dict[Purpose, Callable[[Payment], Awaitable[None]]] = {}
+        #: How a collected payment is booked, by purpose, where more is to happen in the same write than its movement; by that movement's
+        #: source, once. Set once both are built.
+        self.book: dict[Purpose, Callable[[Payment], Awaitable[Entry]]] = {}
+        #: Hears by purpose that a payment is about to be FAILED, before it is written, and so maybe more than once.
+        self.on_failed: dict[Purpose, Callable[[Payment, str], Awaitable[None]]] = {}
         #: Set once both are built.
         self.keeper: MethodKeeper | None = None
         #: Hears of a collected try of which the gateway says that some of it has gone back. Set once both are built.
@@ -149,8 +154,7 @@ class PaymentService:
         try:
             order = await self.gateway(payment.gateway).create_order(wish)
         except GatewayRefused as refused:
-            reason = str(refused.facts.get("reason", ""))
-            await self._move(payment, lambda known: _failed(known, reason))
+            await self.failed(payment, str(refused.facts.get("reason", "")))
             if self.keeper is not None and payment.customer_id is not None:
                 await self.keeper.order_refused(payment)
             raise
@@ -206,7 +210,7 @@ class PaymentService:
         if attempt.status is AttemptStatus.COLLECTED:
             return await self._collect(payment, attempt)
         if attempt.status is AttemptStatus.FAILED:
-            return await self._move(payment, lambda known: _failed(known, attempt.failure or "FAILED"))
+            return await self.failed(payment, attempt.failure or "FAILED")
         return await self._move(payment, lambda known: _in_doubt(known, self._clock.now_ms()))
 
     async def _captured(self, payment: Payment, attempt: Attempt) -> Attempt:
@@ -274,7 +278,10 @@ class PaymentService:
         """The payment with its entry in the ledger, if it is collected."""
         if payment.status is not PaymentStatus.COLLECTED:
             return payment
-        await self._ledger.post(self._movements[payment.purpose](payment))
+        if (book := self.book.get(payment.purpose)) is not None:
+            await book(payment)
+        else:
+            await self._ledger.post(self._movements[payment.purpose](payment))
         if (fulfil := self.fulfil.get(payment.purpose)) is not None:
             await fulfil(payment)
         # Told before the mark, so that no crash leaves a running session without its money; to be told twice harms nobody.
@@ -283,6 +290,8 @@ class PaymentService:
 
     async def failed(self, payment: Payment, reason: str) -> Payment:
         """The gateway has refused; the payment as it is then."""
+        if (hear := self.on_failed.get(payment.purpose)) is not None and _can(payment, PaymentStatus.FAILED):
+            await hear(payment, reason)
         return await self._move(payment, lambda known: _failed(known, reason))
 
     async def credited(self, payment: Payment) -> Payment:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from billing_engine.usage.model import Price
+from billing_engine.usage.model import Price, Usage, UsageStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,73 @@ class Prices(Protocol):
 
     async def price_at(self, list_name: str, type_: str, at_ms: int) -> Price:
         """What a type of usage costs by that list at that instant. Raises `UsageTypeUnknown`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFilter:
+    """Which of a company's usages; None is any."""
+
+    job_id: str | None = None
+    type: str | None = None
+    status: UsageStatus | None = None
+
+
+class Usages(Protocol):
+    """The stored usages. All methods raise `Unavailable`."""
+
+    async def add(self, usage: Usage) -> bool:
+        """Insert; False if the company's event was seen before."""
+        ...
+
+    async def of_event(self, company_id: str, event_id: str) -> Usage | None: ...
+
+    async def get(self, usage_id: str) -> Usage | None: ...
+
+    async def move(self, usage: Usage, *, expect: UsageStatus) -> bool:
+        """Replace what follows the status, if the status is still that; whether it was."""
+        ...
+
+    async def queued(self, *, created_before_ms: int, limit: int) -> list[Usage]:
+        """Those that are QUEUED, of all companies, in the order in which they came."""
+        ...
+
+    async def drafts(self, company_id: str, job_id: str, *, limit: int) -> list[Usage]:
+        """The job's drafts, in the order in which they came."""
+        ...
+
+    async def list_for(
+        self, company_id: str, which: UsageFilter, *, limit: int, before: str | None
+    ) -> list[Usage]:
+        """The company's, newest first; `before` is the id of the last one of the previous page."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A company's job: made with its first usage. `id` is the caller's."""
+
+    id: str
+    company_id: str
+    created_at_ms: int
+    published_at_ms: int | None = None
+
+
+class Jobs(Protocol):
+    """The companies' jobs. All methods raise `Unavailable`."""
+
+    async def make(self, job: Job) -> None:
+        """Insert, unless it is there."""
+        ...
+
+    async def get(self, company_id: str, job_id: str) -> Job | None: ...
+
+    async def mark_published(self, company_id: str, job_id: str, *, at_ms: int) -> Job | None:
+        """The job, published: the first time counts. None: there is no such job."""
+        ...
+
+    async def list_for(self, company_id: str, *, limit: int, before: tuple[int, str] | None) -> list[Job]:
+        """The company's, newest first; `before` is (created_at_ms, id) of the last one of the previous page."""
         ...
 
 

@@ -1,0 +1,199 @@
+"""What was used, by day, by type and by job: sums that are there before anybody asks (LEDGER 8).
+
+The truth is the ledger's entries of the company's wallet, numbered without a gap. A counter adds up those of one month and one job (or
+of the whole company) and says up to which number; it is raised by compare-and-set, so that no entry is counted twice, whoever
+counts. Nobody waits for counting: a reader adds the entries that came after what is counted. So an answer has every usage that was
+charged before the question, and costs the length of the answer.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from billing_engine.errors import Unavailable
+from billing_engine.ledger.accounts import company_wallet_of
+from billing_engine.ledger.model import Entry, KeyState, quantity_of
+from billing_engine.ledger.rivals import ATTEMPTS, let_rivals_finish
+from billing_engine.ledger.service import Ledger
+from billing_engine.usage.model import is_usage_kind
+
+#: Entries that are counted in one go; a reader that finds more of them uncounted has them counted first.
+CHUNK: Final = 500
+#: The scope of the whole company. A job's id is never empty.
+WHOLE: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """How often something was used, how much, and what it cost, in smallest units."""
+
+    count: int = 0
+    quantity: int = 0
+    cost_minor: int = 0
+
+    def __add__(self, other: "Spending") -> "Spending":
+        return Spending(
+            self.count + other.count, self.quantity + other.quantity, self.cost_minor + other.cost_minor
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One day of one type of usage. The unit belongs to it: a company that changed its list has counted in two."""
+
+    day: str
+    type: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A month (YYYY-MM) of one scope of a company, with every entry up to number `seq`."""
+
+    company_id: str
+    month: str
+    scope: str
+    seq: int
+    cells: Mapping[Cell, Spending]
+
+
+class Counters(Protocol):
+    """The stored counters. All methods raise `Unavailable`."""
+
+    async def counted_upto(self, company_id: str) -> int:
+        """Every counter of the company has its entries up to this number."""
+        ...
+
+    async def raise_upto(self, company_id: str, seq: int) -> None:
+        """Never lowers it."""
+        ...
+
+    async def get_many(
+        self, company_id: str, months: Sequence[str], scopes: Sequence[str]
+    ) -> dict[tuple[str, str], Counter]:
+        """Those that exist, by (month, scope)."""
+        ...
+
+    async def put(self, counter: Counter, *, expect_seq: int) -> bool:
+        """Replace the one that counts up to `expect_seq` (0: there is none); whether it was."""
+        ...
+
+
+class Rollups:
+    """Counting and asking."""
+
+    def __init__(self, *, ledger: Ledger, counters: Counters, asset: str) -> None:
+        self._ledger = ledger
+        self._counters = counters
+        self._asset = asset
+
+    async def spent(
+        self, company_id: str, *, first_day: str, last_day: str, scopes: Sequence[str]
+    ) -> dict[str, dict[Cell, Spending]]:
+        """By scope, what was used on these days (both included). Raises `Unavailable`."""
+        await self._ledger.account(company_wallet_of(company_id), self._asset)
+        months = months_between(first_day, last_day)
+        for _ in range(ATTEMPTS):
+            # The number first: what the counters say later can only be more.
+            upto = await self._counters.counted_upto(company_id)
+            counters = await self._counters.get_many(company_id, months, scopes)
+            tail = await self._after(company_id, upto, CHUNK)
+            if len(tail) < CHUNK:
+                break
+            await self.count(company_id)
+        else:
+            raise Unavailable(reason="usages come faster than they are counted", company=company_id)
+        return {
+            scope: _within(
+                first_day,
+                last_day,
+                (counters.get((month, scope)) or Counter(company_id, month, scope, 0, {}) for month in months),
+                tail,
+            )
+            for scope in scopes
+        }
+
+    async def count(self, company_id: str) -> int:
+        """Count what is not counted; how many entries there were. Harmless at any time, by anybody."""
+        total = 0
+        while True:
+            upto = await self._counters.counted_upto(company_id)
+            entries = await self._after(company_id, upto, CHUNK)
+            if not entries:
+                return total
+            by_counter: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+            for entry in entries:
+                for scope in scopes_of(entry):
+                    by_counter[entry.day[:7], scope].append(entry)
+            for (month, scope), mine in by_counter.items():
+                await self._add(company_id, month, scope, mine)
+            await self._counters.raise_upto(company_id, entries[-1].seq)
+            total += len(entries)
+            if len(entries) < CHUNK:
+                return total
+
+    async def _after(self, company_id: str, seq: int, limit: int) -> list[Entry]:
+        """The entries that follow number `seq` without a gap: of several that are being copied out a later one may be there first."""
+        found = await self._ledger.entries(company_wallet_of(company_id), above=seq, limit=limit)
+        return [entry for number, entry in enumerate(found, seq + 1) if entry.seq == number]
+
+    async def _add(self, company_id: str, month: str, scope: str, entries: Sequence[Entry]) -> None:
+        for attempt in range(ATTEMPTS):
+            await let_rivals_finish(attempt)
+            found = await self._counters.get_many(company_id, [month], [scope])
+            counter = found.get((month, scope)) or Counter(company_id, month, scope, 0, {})
+            new = [entry for entry in entries if entry.seq > counter.seq]
+            if not new:
+                return
+            raised = replace(counter, seq=new[-1].seq, cells=added(counter.cells, new))
+            if await self._counters.put(raised, expect_seq=counter.seq):
+                return
+        raise Unavailable(reason="a counter is being raised by others", company=company_id)
+
+
+def scopes_of(entry: Entry) -> tuple[str, ...]:
+    """Where an entry is counted: nowhere, if it is no usage."""
+    if entry.state is not KeyState.POSTED or not is_usage_kind(entry.kind):
+        return ()
+    job = entry.facts.get("job")
+    return (WHOLE,) if job is None else (WHOLE, job)
+
+
+def added(cells: Mapping[Cell, Spending], entries: Iterable[Entry]) -> dict[Cell, Spending]:
+    """The cells with these usages."""
+    sums = dict(cells)
+    for entry in entries:
+        cell = Cell(entry.day, entry.facts["type"], entry.facts["unit"])
+        cost_minor = sum(transfer.amount_minor for transfer in entry.transfers)
+        sums[cell] = sums.get(cell, Spending()) + Spending(1, quantity_of(entry), cost_minor)
+    return sums
+
+
+def months_between(first_day: str, last_day: str) -> list[str]:
+    """The months (YYYY-MM) of these days, oldest first."""
+    year, month = int(first_day[:4]), int(first_day[5:7])
+    months = []
+    while f"{year:04}-{month:02}" <= last_day[:7]:
+        months.append(f"{year:04}-{month:02}")
+        year, month = (year, month + 1) if month < _MONTHS else (year + 1, 1)
+    return months
+
+
+_MONTHS: Final = 12
+
+
+def _within(
+    first_day: str, last_day: str, counters: Iterable[Counter], tail: Sequence[Entry]
+) -> dict[Cell, Spending]:
+    sums: dict[Cell, Spending] = {}
+    for counter in counters:
+        late = [
+            entry
+            for entry in tail
+            if entry.seq > counter.seq
+            and entry.day[:7] == counter.month
+            and counter.scope in scopes_of(entry)
+        ]
+        sums |= added(counter.cells, late) if late else counter.cells
+    return {cell: spending for cell, spending in sums.items() if first_day <= cell.day <= last_day}
