@@ -131,7 +131,7 @@ class Route:
     goes away. `media_type` is what the answer is, where it is not JSON; `also` what else it may be, on demand, always text.
     `audit` is how an admin's call is written down: every write that only some roles, the admin's among them, may make has
     one. `rate` is what its calls are counted as, and limited. `documented` is False for what is no part of the API, such as
-    the pages that describe it.
+    the pages that describe it. `body_limit` (bytes) is for bodies that may be longer than all others.
     """
 
     method: str
@@ -152,6 +152,7 @@ class Route:
     audit: Audited | None = None
     rate: RateLimit | None = None
     raw_limit: int = 0
+    body_limit: int = 0
 
     @property
     def name(self) -> str:

@@ -14,10 +14,10 @@ from billing_engine.credits.model import (
     settled_by,
     taking_of,
 )
-from billing_engine.credits.purchases import FULFILLED, SALE, credits_of, sale_of
+from billing_engine.credits.purchases import SALE, credits_of, sale_of
 from billing_engine.ledger.model import Entry, KeyState, Movement, effect_on, key_of
 from billing_engine.money import APPLICATION_CREDIT
-from billing_engine.payments.model import Payment, PaymentStatus, Purpose
+from billing_engine.payments.model import FULFILLED, Payment, PaymentStatus, Purpose
 from billing_engine.verification import Findings
 
 _KINDS = frozenset({PURCHASED, USED, REFUNDED, ADJUSTED})

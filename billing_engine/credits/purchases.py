@@ -28,13 +28,11 @@ from billing_engine.ledger.model import Entry, Movement, Transfer
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import APPLICATION_CREDIT
 from billing_engine.payments.errors import PaymentNotFound
-from billing_engine.payments.model import Payment, PaymentStatus, Purpose
+from billing_engine.payments.model import FULFILLED, Payment, Purpose
 from billing_engine.payments.service import Due, PaymentService
 
 #: Kind of the money's entry and of its transfer.
 SALE: Final = "credit_sale"
-#: Collected and fulfilled.
-FULFILLED: Final = frozenset({PaymentStatus.PAID, PaymentStatus.REFUNDED})
 
 
 def source_of(payment: Payment) -> str:

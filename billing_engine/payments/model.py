@@ -35,6 +35,8 @@ class PaymentStatus(StrEnum):
 
 #: What the payer may still do something about, or wait for: the gateway is asked about these.
 OPEN: Final = frozenset({PaymentStatus.CREATED, PaymentStatus.PENDING, PaymentStatus.FAILED})
+#: What is credited for good, whatever went back later.
+FULFILLED: Final = frozenset({PaymentStatus.PAID, PaymentStatus.REFUNDED})
 #: A state machine is a table: the statuses from which each one is reached. What is not in it does not happen.
 REACHED_FROM: Final[Mapping[PaymentStatus, frozenset[PaymentStatus]]] = {
     # Not from FAILED: of two tries on one order the news may come in any order, and must leave the same status.

@@ -8,7 +8,7 @@ gateway says closes it. Its invoice is the payment itself; the number comes with
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from billing_engine.ledger.service import Ledger
 from billing_engine.money import Asset, format_minor
 from billing_engine.payments.errors import AmountOutOfRange, PaymentMethodNotFound
 from billing_engine.payments.methods import PaymentMethods
-from billing_engine.payments.model import Payment, PaymentStatus, Purpose
+from billing_engine.payments.model import FULFILLED, Payment, PaymentStatus, Purpose
 from billing_engine.payments.service import Due, PaymentService
 from billing_engine.usage.book import (
     AUTO_RECHARGE,
@@ -34,6 +34,7 @@ from billing_engine.usage.book import (
     credit,
     declined,
     set_auto,
+    set_thresholds,
 )
 from billing_engine.usage.days import day_in
 from billing_engine.usage.ports import Companies, CompanyEvent, CompanyNews, EventKind
@@ -190,6 +191,33 @@ class Recharges:
     async def account(self, company_id: str) -> Account:
         """The wallet of now. Raises `Unavailable`: unknown is never 0."""
         return await self._ledger.account(company_wallet_of(company_id), self.rules.asset.code)
+
+    async def set_thresholds(self, company_id: str, thresholds: Sequence[int]) -> Book:
+        """At which balances the company wants to be told; the book with them."""
+
+        def change(account: Account, _known: Entry | None) -> tuple[Account, Book]:
+            return set_thresholds(account, thresholds)
+
+        book: Book = await self._change(company_id, change)
+        return book
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    async def list_for(
+        self, company_id: str, *, limit: int, before: tuple[int, str] | None
+    ) -> list[Payment]:
+        """The company's recharges, newest first."""
+        return await self._payments.list_for(company_id, limit=limit, before=before)
+
+    async def credit_of(self, payment: Payment) -> Entry | None:
+        """The entry that a recharge made; None while it is not credited."""
+        return (await self.credits_of([payment])).get(payment.id)
+
+    async def credits_of(self, payments: Sequence[Payment]) -> dict[str, Entry]:
+        """The entries of those that are credited, by payment."""
+        keys = {recharge_of(one).key: one.id for one in payments if one.status in FULFILLED}
+        rows = await self._ledger.copied_out(list(keys))
+        return {keys[key]: row.entry for key, row in rows.items()}
 
     async def pursue(self, company_id: str) -> bool:
         """Carry out the recharge that is open, one at a time in this process; whether the wallet may have more than before. A gateway

@@ -33,6 +33,7 @@ from billing_engine.usage.ports import (
     UsageFilter,
     Usages,
 )
+from billing_engine.usage.rollups import Rollups
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Report:
     at_ms: int | None = None
     is_draft: bool = False
     details: Mapping[str, Any] | None = None
+    #: The usage's id where the request has a name of its own: run again, it finds what it stored.
+    usage_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class UsageService:
         companies: Companies,
         prices: Prices,
         charging: Charging,
+        rollups: Rollups,
         news: CompanyNews,
         clock: Clock,
         asset: Asset,
@@ -90,12 +94,13 @@ class UsageService:
         self._companies = companies
         self._prices = prices
         self._charging = charging
+        self._rollups = rollups
         self._news = news
         self._clock = clock
         self._asset = asset
         self._new_id = new_id
         self._answer_within_s = answer_within_s
-        self._tasks: set[asyncio.Task[Usage]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         #: Companies whose charge failed: their next usages wait behind it, until the worker has caught up.
         self._behind: set[str] = set()
         self._known_jobs: dict[tuple[str, str], None] = {}
@@ -128,8 +133,7 @@ class UsageService:
         ]
         for task in waiting:
             if task is not None:
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._keep(task)
         if pending := [task for task in waiting if task is not None]:
             # Who waits no longer has lost nothing: the tasks go on.
             await asyncio.wait(pending, timeout=self._answer_within_s)
@@ -150,7 +154,7 @@ class UsageService:
         quantity = report.measured.in_unit(price.unit)
         cost_minor = cost_of(quantity, price)
         return Usage(
-            id=self._new_id(),
+            id=report.usage_id or self._new_id(),
             company_id=terms.company_id,
             event_id=report.event_id,
             job_id=report.job_id,
@@ -181,7 +185,10 @@ class UsageService:
     async def _store(self, usage: Usage) -> Recorded:
         if await self._rows.add(usage):
             return Recorded(usage)
-        known = await self._rows.of_event(usage.company_id, str(usage.event_id))
+        if usage.event_id is None:
+            known = await self._rows.get(usage.id)
+        else:
+            known = await self._rows.of_event(usage.company_id, usage.event_id)
         if known is None:
             raise InvariantBroken(rule="a usage is never deleted", event=usage.event_id)
         return Recorded(known, is_repeat=True)
@@ -213,7 +220,20 @@ class UsageService:
             # It is charged, and the answer may say so; the worker finds the entry and marks it.
             log.warning("a charged usage is marked later: %r", exc, extra={"usage": usage.id})
         self._news.changed(usage.company_id)
+        if entry.seq % COUNT_EVERY == 0:
+            self._keep(asyncio.create_task(self._count(usage.company_id), name="usage-rollups"))
         return settled
+
+    async def _count(self, company_id: str) -> None:
+        try:
+            await self._rollups.count(company_id)
+        except Unavailable as exc:
+            # Whoever looks next counts.
+            log.warning("usages are counted later: %r", exc, extra={"company": company_id})
+
+    def _keep(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _events_of(self, usage: Usage, entry: Entry) -> list[CompanyEvent]:
         balance = format_minor(usage.balance_minor or 0, self._asset)
@@ -280,8 +300,7 @@ class UsageService:
             mine = [Recorded(one) for one, is_mine in zip(queued, moved, strict=True) if is_mine]
             tasks = [asyncio.create_task(self._outcome(one, terms)) for one in mine]
             for task in tasks:
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._keep(task)
             if tasks:
                 await asyncio.wait(tasks, timeout=self._answer_within_s)
             published += [
@@ -312,6 +331,8 @@ class UsageService:
 
 
 _KNOWN_JOBS: Final = 10_000
+#: Entries of a wallet between two countings that nobody asked for.
+COUNT_EVERY: Final = 200
 
 
 def _first_status(report: Report, cost_minor: int) -> UsageStatus:

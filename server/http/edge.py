@@ -202,7 +202,7 @@ class Edge:
 async def _body(route: Route, request: web.Request) -> Any:
     if route.raw_limit:
         return await read_raw(request, route.raw_limit)
-    return await read_body(request, route.body) if route.body is not None else None
+    return await read_body(request, route.body, limit=route.body_limit) if route.body is not None else None
 
 
 def _under(call: Call[Any, Any], operation_id: str) -> Call[Any, Any]:

@@ -20,13 +20,13 @@ class ClientGone(Exception):
     """The client hung up before its request was whole."""
 
 
-async def read_body(request: web.Request, model: type[BaseModel]) -> BaseModel:
-    """The validated body; an empty one counts as `{}`.
+async def read_body(request: web.Request, model: type[BaseModel], *, limit: int = 0) -> BaseModel:
+    """The validated body; an empty one counts as `{}`. With `limit` (bytes) it may be longer than others.
 
     Raises:
         ClientGone, UnsupportedMediaType, MalformedJson, ValidationFailed; `web.HTTPRequestEntityTooLarge` from aiohttp.
     """
-    raw = await _read(request)
+    raw = await _read(request.clone(client_max_size=limit) if limit else request)
     if not raw:
         return validate(model, {}, whole="body")
     charset = (request.charset or "utf-8").lower()

@@ -51,10 +51,11 @@ def _view(method: PaymentMethod) -> PaymentMethodOut:
     )
 
 
-async def mine(call: Call[None, PageQuery]) -> Page[PaymentMethodOut]:
+async def page_for(call: Call[None, PageQuery], payer_id: str) -> Page[PaymentMethodOut]:
+    """One page of a payer's."""
     methods: PaymentMethods = call.services.payment_methods
     limit = call.query.limit
-    found = await methods.list_for(call.caller.user_id, limit=limit + 1, before=time_place(call.query.cursor))
+    found = await methods.list_for(payer_id, limit=limit + 1, before=time_place(call.query.cursor))
     shown = found[:limit]
     more = len(found) > limit
     return Page[PaymentMethodOut](
@@ -63,15 +64,14 @@ async def mine(call: Call[None, PageQuery]) -> Page[PaymentMethodOut]:
     )
 
 
-async def setup(call: Call[None, None]) -> SetupOut:
-    wallets = call.services.wallets
-    payer_id = call.caller.user_id
-    account = None if wallets.gateway == SimulatedGateway.name else await call.services.accounts.get(payer_id)
+async def set_up_for(call: Call[None, None], payer_id: str, *, gateway: str, currency: str) -> SetupOut:
+    """A page of the gateway's, once per request."""
+    account = None if gateway == SimulatedGateway.name else await call.services.accounts.get(payer_id)
     wish = await call.services.payment_methods.setup(
         payer_id=payer_id,
         email="" if account is None else account.email,
-        gateway=wallets.gateway,
-        currency=wallets.asset.code,
+        gateway=gateway,
+        currency=currency,
         operation_id=call.operation_id,
     )
     return SetupOut(
@@ -80,6 +80,17 @@ async def setup(call: Call[None, None]) -> SetupOut:
         status="PENDING" if wish.method_id is None else "SAVED",
         checkout_url=wish.shown.get("checkoutUrl") if wish.method_id is None else None,
         payment_method_id=wish.method_id,
+    )
+
+
+async def mine(call: Call[None, PageQuery]) -> Page[PaymentMethodOut]:
+    return await page_for(call, call.caller.user_id)
+
+
+async def setup(call: Call[None, None]) -> SetupOut:
+    wallets = call.services.wallets
+    return await set_up_for(
+        call, call.caller.user_id, gateway=wallets.gateway, currency=wallets.asset.code
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from billing_engine.money import Asset, format_minor
 from server.auth.model import Role
+from server.csv_cells import plain
 from server.people.statements import RowKind, Statement, StatementRow, Statements
 from server.routing import Call, Document, Route, only
 from server.wire import Instant, MoneyOut, WireModel, rfc3339
@@ -118,7 +119,7 @@ def _csv(found: Statement, items: list[StatementRowOut], asset: Asset) -> bytes:
             (
                 *(rfc3339(row.created_at), row.id, row.kind.value, row.gross or "", row.commission or ""),
                 *(row.amount, row.balance, asset.code),
-                *(row.session_id or "", row.payout_id or "", _plain(row.reference or "")),
+                *(row.session_id or "", row.payout_id or "", plain(row.reference or "")),
             )
         )
     table.writerow(_edge("CLOSING", found.closing_minor, asset))
@@ -127,11 +128,6 @@ def _csv(found: Statement, items: list[StatementRowOut], asset: Asset) -> bytes:
 
 def _edge(kind: str, balance_minor: int, asset: Asset) -> tuple[str, ...]:
     return ("", "", kind, "", "", "", format_minor(balance_minor, asset), asset.code, "", "", "")
-
-
-def _plain(text: str) -> str:
-    """A text that somebody typed, so that no spreadsheet takes it for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 ROUTES: Final = (

@@ -1,0 +1,78 @@
+"""A company's ledger as its people read it: what moved its wallet, in the order in which it did."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from billing_engine.ledger.accounts import company_wallet_of
+from billing_engine.ledger.model import Entry, KeyState, effect_on
+from billing_engine.ledger.service import Ledger
+
+#: What an entry that is none of this meter's is called: money that went back to the payer, a dispute.
+OTHER: Final = "ADJUSTMENT"
+_HIDDEN: Final = frozenset({"held", "entryType", "crossed", "owing", "owedUpto", "usage"})
+_AT_ONCE: Final = 500
+#: So many times that many entries are looked at for one page.
+_LOOKS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """One entry that changed the wallet. `amount_minor` is signed; `number` is the entry's in its account."""
+
+    number: int
+    entry_type: str
+    amount_minor: int
+    before_minor: int
+    after_minor: int
+    reference: str
+    at_ms: int
+    metadata: Mapping[str, Any]
+
+
+class LedgerLines:
+    """Reads the ledger of one company at a time."""
+
+    def __init__(self, *, ledger: Ledger, asset: str) -> None:
+        self._ledger = ledger
+        self._asset = asset
+
+    async def newest(
+        self, company_id: str, *, entry_type: str | None, limit: int, below: int | None
+    ) -> tuple[list[LedgerLine], int | None]:
+        """Up to `limit` lines, newest first, and below which number to go on (None: that was all). `below` None begins at the newest.
+
+        What moved no money (a usage that is owed) is no line. Of a rare type a page may be short, or empty, before the last: so many
+        entries are looked at for one page, and no more.
+        """
+        account_id = company_wallet_of(company_id)
+        await self._ledger.account(account_id, self._asset)
+        lines: list[LedgerLine] = []
+        for _ in range(_LOOKS):
+            entries = await self._ledger.entries(account_id, below=below, limit=_AT_ONCE, newest_first=True)
+            for entry in entries:
+                line = _line_of(entry)
+                if line is not None and entry_type in (None, line.entry_type):
+                    lines.append(line)
+                    if len(lines) == limit:
+                        return lines, entry.seq if entry.seq > 1 else None
+            if len(entries) < _AT_ONCE:
+                return lines, None
+            below = entries[-1].seq
+        return lines, below
+
+
+def _line_of(entry: Entry) -> LedgerLine | None:
+    change = effect_on(entry.account, entry.transfers) if entry.state is KeyState.POSTED else 0
+    if change == 0:
+        return None
+    return LedgerLine(
+        number=entry.seq,
+        entry_type=entry.facts.get("entryType", OTHER),
+        amount_minor=change,
+        before_minor=entry.posted_before,
+        after_minor=entry.posted_after,
+        reference=entry.reference,
+        at_ms=entry.at_ms,
+        metadata={name: value for name, value in entry.facts.items() if name not in _HIDDEN},
+    )
