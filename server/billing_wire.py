@@ -343,7 +343,9 @@ class InvoiceOut(WireModel):
     paid_at: Instant | None
 
     @classmethod
-    def of(cls, payment: Payment, asset: Asset, *, number: int | None, paid_at_ms: int | None) -> "InvoiceOut":
+    def of(
+        cls, payment: Payment, asset: Asset, *, number: int | None, paid_at_ms: int | None
+    ) -> "InvoiceOut":
         return cls(
             invoice_id=payment.id,
             number=None if number is None else number_of(number),
@@ -374,5 +376,3 @@ class RechargeOut(InvoiceOut):
     """The invoice of a recharge, and the balance right after it; null until it is PAID."""
 
     wallet_balance: MoneyOut | None
-
-

@@ -26,6 +26,7 @@ from billing_engine.payments.service import PaymentService
 from billing_engine.payments.webhooks import Webhooks
 from billing_engine.payouts.service import PayoutRules, Payouts
 from billing_engine.refunds.service import Refunds
+from billing_engine.usage.prices import PriceBook
 from billing_engine.wallets.service import WalletRules, Wallets, recharge_of
 from chat.errors import NotFound as NoConversation
 from chat.service import ChatService
@@ -55,6 +56,7 @@ from server.people.ratings import Ratings
 from server.people.reviews import ReviewService
 from server.people.service import LawyerService
 from server.people.statements import Statements
+from server.price_room import open_prices
 from server.routes import ROUTES
 from server.session_views import billing_state
 from server.settings import Settings
@@ -105,6 +107,7 @@ class Services:
     payouts: Payouts
     refunds: Refunds
     credits: CreditsRoom
+    prices: PriceBook
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
@@ -367,6 +370,7 @@ async def wire(
         payouts=payouts,
         refunds=refunds,
         credits=credits_room,
+        prices=await open_prices(settings, collections, clock=clock),
         audit=audit,
         admin=AdminDesk(
             directory=directory,

@@ -28,6 +28,8 @@ from billing_engine.errors import Invalid
 from billing_engine.money import ASSETS, Asset, parse_minor
 from server.credit_packages import SHIPPED, PackagesInvalid, load_packages
 from server.notifications.options import SmtpSecurity
+from server.price_file import SHIPPED as SHIPPED_PRICES
+from server.price_file import OverridesInvalid, PriceFile, PriceFileInvalid, load_price_file, with_overrides
 from server.rate_limits.model import parse_allowance
 
 #: Signs tokens on a developer's machine. Everybody knows it, so production refuses it.
@@ -151,6 +153,9 @@ class Settings(BaseSettings):
     credit_price: str = "50.00"
     credit_packages: str = ""
     credit_unpaid_orders_max: Annotated[int, Field(ge=1, le=1_000)] = 5
+    company_currency: Literal["USD", "INR"] = "USD"
+    price_book: str = ""
+    usage_prices: str = ""
     payment_gateway: Literal["simulated", "razorpay", "stripe"] = "simulated"
     gateway_timeout_seconds: Annotated[int, Field(ge=1, le=60)] = 10
     razorpay_key_id: str = ""
@@ -201,6 +206,21 @@ class Settings(BaseSettings):
     def packages(self) -> tuple[CreditPackage, ...]:
         """What `CREDIT_PACKAGES` lists, or the packages that ship. Raises `PackagesInvalid`."""
         return load_packages(Path(self.credit_packages) if self.credit_packages else SHIPPED)
+
+    @property
+    def company_asset(self) -> Asset:
+        """The currency of companies' wallets and of the price book."""
+        return ASSETS[self.company_currency]
+
+    def price_file(self) -> PriceFile:
+        """What the price book begins with: `PRICE_BOOK`, or the file that ships, and over it `USAGE_PRICES`.
+
+        Raises `PriceFileInvalid`, `OverridesInvalid`.
+        """
+        path = Path(self.price_book) if self.price_book else SHIPPED_PRICES
+        return with_overrides(
+            load_price_file(self.company_asset, path), self.usage_prices, self.company_asset
+        )
 
     @property
     def payout_min_minor(self) -> int:
@@ -331,6 +351,12 @@ class Settings(BaseSettings):
             self.packages()
         except PackagesInvalid as exc:
             yield f"CREDIT_PACKAGES: {exc}"
+        try:
+            self.price_file()
+        except PriceFileInvalid as exc:
+            yield f"PRICE_BOOK: {exc}"
+        except OverridesInvalid as exc:
+            yield f"USAGE_PRICES: {exc}"
         yield from self._unreachable()
         yield from self._unpayable()
         if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):

@@ -119,7 +119,9 @@ class QuestionGenerationIn(_Event):
     draft: bool = False
 
     def as_report(self) -> Report:
-        asked = self.question_count if self.requested_question_count is None else self.requested_question_count
+        asked = (
+            self.question_count if self.requested_question_count is None else self.requested_question_count
+        )
         prompt, completion = self.prompt_tokens, self.completion_tokens
         if prompt is None:
             prompt = estimated_prompt_tokens(len(self.job_description), asked)
@@ -209,9 +211,7 @@ class VideoInterviewEvent(VideoInterviewIn):
 
 
 BATCH_LIMIT: Final = 500
-Event = Annotated[
-    CvParsingEvent | QuestionGenerationEvent | VideoInterviewEvent, Field(discriminator="type")
-]
+Event = Annotated[CvParsingEvent | QuestionGenerationEvent | VideoInterviewEvent, Field(discriminator="type")]
 
 
 class BatchIn(WireModel):

@@ -33,3 +33,31 @@ class NotCharged(Conflict):
 
     code = "NOT_CHARGED"
     detail = "This usage has not been charged."
+
+
+class PriceListUnknown(Invalid):
+    """The price book has no such list."""
+
+    code = "PRICE_LIST_UNKNOWN"
+    detail = "The price book has no such list."
+
+
+class UsagePriceInvalid(Invalid):
+    """The price book cannot hold this; `field` and `problem` say why."""
+
+    code = "USAGE_PRICE_INVALID"
+    detail = "The price book cannot hold this."
+
+
+class UsageTypeFixed(Conflict):
+    """The type exists with another entry type or unit: what has been booked under them would mean something else."""
+
+    code = "USAGE_TYPE_FIXED"
+    detail = "The entry type and the unit of a type of usage never change. Add another type instead."
+
+
+class PriceChangeExists(Conflict):
+    """Another change of this price takes effect at that very instant."""
+
+    code = "PRICE_CHANGE_EXISTS"
+    detail = "Another change of this price takes effect at that instant. Choose another one."

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from billing_engine.usage.model import Price, Usage, UsageStatus
+from billing_engine.usage.pricing import PriceRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,41 @@ class Prices(Protocol):
     """The price book. All methods raise `Unavailable`."""
 
     async def price_at(self, list_name: str, type_: str, at_ms: int) -> Price:
-        """What a type of usage costs by that list at that instant. Raises `UsageTypeUnknown`."""
+        """What a type of usage costs by that list at that instant. Raises `UsageTypeUnknown`.
+
+        The answer for an instant that has passed is the same for ever and in every process; for one to come it may still change.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PriceSeed:
+    """The price book has begun: with which version of the file, in which currency, and when."""
+
+    version: int
+    currency: str
+    at_ms: int
+
+
+class PriceRows(Protocol):
+    """The stored price book; a row is never changed. All methods raise `Unavailable`."""
+
+    async def every(self) -> list[PriceRow]:
+        """All rows, in any order: every row whose `add` had returned when this was called is among them."""
+        ...
+
+    async def add(self, row: PriceRow) -> bool:
+        """Insert. False, and nothing is stored, where there is a first row of the list and type and this is one, too, or where a
+        change of the same list and type has the same `from_ms`.
+        """
+        ...
+
+    async def seed(self) -> PriceSeed | None:
+        """None while no start has written all that the book begins with."""
+        ...
+
+    async def mark_seeded(self, seed: PriceSeed) -> None:
+        """Harmless where it is marked: the first mark stays."""
         ...
 
 

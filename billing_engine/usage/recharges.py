@@ -203,9 +203,7 @@ class Recharges:
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
-    async def list_for(
-        self, company_id: str, *, limit: int, before: tuple[int, str] | None
-    ) -> list[Payment]:
+    async def list_for(self, company_id: str, *, limit: int, before: tuple[int, str] | None) -> list[Payment]:
         """The company's recharges, newest first."""
         return await self._payments.list_for(company_id, limit=limit, before=before)
 

@@ -108,7 +108,10 @@ class Rollups:
             scope: _within(
                 first_day,
                 last_day,
-                (counters.get((month, scope)) or Counter(company_id, month, scope, 0, {}) for month in months),
+                (
+                    counters.get((month, scope)) or Counter(company_id, month, scope, 0, {})
+                    for month in months
+                ),
                 tail,
             )
             for scope in scopes

@@ -6,6 +6,7 @@ from server.routes import (
     admin,
     admin_credits,
     admin_lawyers,
+    admin_prices,
     applied_projects,
     auth,
     chat,
@@ -54,5 +55,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     *projects.ROUTES,
     *applied_projects.ROUTES,
     *admin_credits.ROUTES,
+    *admin_prices.ROUTES,
     *docs.ROUTES,
 )

@@ -80,9 +80,7 @@ async def usage(call: Call[None, UsageQuery]) -> UsagePageOut:
     last_day = max(book.day, day_in(terms.time_zone, room.clock.now_ms()))
     first_day = days_before(last_day, days - 1)
     if query.job_id is None:
-        found = await room.jobs.list_for(
-            company_id, limit=query.limit + 1, before=time_place(query.cursor)
-        )
+        found = await room.jobs.list_for(company_id, limit=query.limit + 1, before=time_place(query.cursor))
     else:
         job = await room.jobs.get(company_id, query.job_id)
         found = [] if job is None else [job]
@@ -119,9 +117,7 @@ async def ledger(call: Call[None, LedgerQuery]) -> Page[LedgerLineOut] | Stream:
         saved_as = {"Content-Disposition": 'attachment; filename="ledger.csv"'}
         return Stream(_csv(room, company_id, query.type), "text/csv; charset=utf-8", saved_as)
     below = None if query.cursor is None else int(decode_cursor(query.cursor, int)[0])
-    lines, more = await room.lines.newest(
-        company_id, entry_type=query.type, limit=query.limit, below=below
-    )
+    lines, more = await room.lines.newest(company_id, entry_type=query.type, limit=query.limit, below=below)
     return Page[LedgerLineOut](
         items=[LedgerLineOut.of(line, room.asset) for line in lines],
         next_cursor=None if more is None else encode_cursor(more),
@@ -247,7 +243,9 @@ async def invoices(call: Call[None, "InvoicesQuery"]) -> Page[InvoiceOut]:
     entries = await room.recharges.credits_of(shown)
     return Page[InvoiceOut](
         items=[_invoice(payment, entries.get(payment.id), room.asset) for payment in shown],
-        next_cursor=encode_cursor(shown[-1].created_at_ms, shown[-1].id) if len(found) > query.limit else None,
+        next_cursor=encode_cursor(shown[-1].created_at_ms, shown[-1].id)
+        if len(found) > query.limit
+        else None,
     )
 
 

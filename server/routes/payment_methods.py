@@ -89,9 +89,7 @@ async def mine(call: Call[None, PageQuery]) -> Page[PaymentMethodOut]:
 
 async def setup(call: Call[None, None]) -> SetupOut:
     wallets = call.services.wallets
-    return await set_up_for(
-        call, call.caller.user_id, gateway=wallets.gateway, currency=wallets.asset.code
-    )
+    return await set_up_for(call, call.caller.user_id, gateway=wallets.gateway, currency=wallets.asset.code)
 
 
 async def forget(call: Call[None, None]) -> PaymentMethodDeletedOut:

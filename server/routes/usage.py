@@ -121,7 +121,13 @@ _REPORT: Final[dict[str, Any]] = {
     "tags": _TAGS,
 }
 ROUTES: Final = (
-    Route(path="/api/usage/cv-parsing", handler=cv_parsing, body=CvParsingIn, summary="A CV was parsed", **_REPORT),
+    Route(
+        path="/api/usage/cv-parsing",
+        handler=cv_parsing,
+        body=CvParsingIn,
+        summary="A CV was parsed",
+        **_REPORT,
+    ),
     Route(
         path="/api/usage/question-generation",
         handler=question_generation,

@@ -363,6 +363,11 @@ CALLS: Final = (
                                       "401    403   403    403   403     403        403     200"),
     row("PUT /admin/credits/settings",
                                       "401    403   403    403   403     403        403     200", body={"price_per_credit": "60.00"}),
+    # --- metered usage
+    row("GET /api/prices",            "401    403   403    403   403     403        200     200"),
+    row("GET /admin/usage-prices",    "401    403   403    403   403     403        403     200"),
+    row("PUT /admin/usage-prices",    "401    403   403    403   403     403        403     200",
+        body={"list": "tokens", "type": "cv-parsing", "price": "0.60", "reason": "A better model"}),
 )
 
 

@@ -32,7 +32,14 @@ _BEYOND_SCHEMA: Final = re.compile(
 )
 #: Refusals that are about the state of things and not about the data.
 _STATE: Final = frozenset(
-    {"INSUFFICIENT_BALANCE", "IDEMPOTENCY_KEY_REUSED", "INVALID_RESET_TOKEN", "SIGNATURE_INVALID"}
+    {
+        "INSUFFICIENT_BALANCE",
+        "IDEMPOTENCY_KEY_REUSED",
+        "INVALID_RESET_TOKEN",
+        "PRICE_LIST_UNKNOWN",
+        "SIGNATURE_INVALID",
+        "USAGE_PRICE_INVALID",
+    }
 )
 #: A number that no field has: 40 places before or after the point.
 _SENSELESS_NUMBER: Final = re.compile(rb"e[+-]?(?:3[5-9]|[4-9]\d|\d{3})|\d{35}", re.IGNORECASE)

@@ -309,3 +309,19 @@ def test_another_file_of_packages_is_used(monkeypatch, tmp_path: Path):
     (package,) = _load(monkeypatch, CREDIT_PACKAGES=str(file)).packages()
     assert (package.id, package.name, package.credits) == (7, "One", 1)
     assert [one.credits for one in _load(monkeypatch, CREDIT_PACKAGES="").packages()] == [5, 10, 25, 50]
+
+
+def test_prices_of_usage_that_cannot_be_used_stop_the_start(monkeypatch, tmp_path: Path):
+    """Companies would be charged what nobody meant."""
+    file = tmp_path / "prices.toml"
+    file.write_text("version = 1\n")
+    for name, value in (
+        ("PRICE_BOOK", str(file)),
+        ("USAGE_PRICES", "tokens.cv=1"),
+        ("COMPANY_CURRENCY", "EUR"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(SettingsInvalid) as refused:
+            _load(patch, **{name: value})
+        assert f"{name}: " in str(refused.value)
+    with pytest.raises(SettingsInvalid, match=r"PRICE_BOOK: .*currency is USD, COMPANY_CURRENCY is INR"):
+        _load(monkeypatch, COMPANY_CURRENCY="INR")
