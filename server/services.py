@@ -38,6 +38,7 @@ from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
 from server.auth.password_changes import PasswordChanges
 from server.auth.sign_ins import SignIns
+from server.company_news_room import CompanyNewsRoom
 from server.credits_room import CreditsRoom, open_credits
 from server.identity import Identity
 from server.ids import new_id
@@ -105,6 +106,7 @@ class Services:
     payouts: Payouts
     refunds: Refunds
     credits: CreditsRoom
+    company_news: CompanyNewsRoom
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
@@ -177,6 +179,7 @@ async def wire(
     locks: Locks,
     peers: Peers,
     announcer: Announcer,
+    company_news: CompanyNewsRoom,
     metrics: Metrics,
     gateways: Mapping[str, Gateway],
     readiness: dict[str, Callable[[], Awaitable[None]]],
@@ -367,6 +370,7 @@ async def wire(
         payouts=payouts,
         refunds=refunds,
         credits=credits_room,
+        company_news=company_news,
         audit=audit,
         admin=AdminDesk(
             directory=directory,

@@ -42,6 +42,7 @@ _TAGS: Final = {
     "payouts": "Earnings that are paid out.",
     "credits": "Application credits: bought, counted, adjusted and priced. Names are snake_case here.",
     "projects": "Companies look for freelancers, who apply for a credit each. Names are snake_case here, too.",
+    "company": "A company hears of its wallet.",
     "admin": "The admin's side.",
     "operations": "For whoever runs the server.",
 }
