@@ -12,6 +12,11 @@ _LONGEST: Final = 2_000
 _ODD: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 #: IPv6 addresses that carry an IPv4 address in their last four bytes: NAT64 (RFC 6052).
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+#: Special-purpose blocks that not every version of Python's `ipaddress` knows; 192.0.0.192 is a cloud's metadata.
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(block)
+    for block in ("192.0.0.0/24", "192.88.99.0/24", "100::/64", "2001::/23", "3fff::/20", "5f00::/16")
+)
 _LOCAL_NAMES: Final = (".localhost", ".local", ".internal", ".localdomain", ".home.arpa")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -39,6 +44,8 @@ def _is_global(ip: Address) -> bool:
         if ip.sixtofour is not None or ip.teredo is not None or ip.is_site_local:
             # Relays to IPv4 that nobody honest uses any more.
             return False
+    if any(ip.version == block.version and ip in block for block in _SPECIAL):
+        return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
 
 

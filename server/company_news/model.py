@@ -3,7 +3,7 @@
 import base64
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -43,10 +43,10 @@ class Webhook:
 
     company_id: str
     url: str
-    secret: str
+    secret: str = field(repr=False)
     created_at_ms: int
     disabled_at_ms: int | None = None
-    previous_secret: str | None = None
+    previous_secret: str | None = field(default=None, repr=False)
     previous_until_ms: int = 0
 
     def keys(self, now_ms: int) -> tuple[bytes, ...]:
