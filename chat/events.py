@@ -270,6 +270,44 @@ class ByeView(View):
     reconnect: bool
 
 
+class CompanyView(View):
+    """News of a company's wallet. `eventId` is the same when it comes again, and the `webhook-id` of the company's webhook. Facts may
+    be added.
+    """
+
+    # What is told of a usage is its product's business.
+    model_config = ConfigDict(extra="allow")
+
+    company_id: str
+    event_id: str
+    at: Instant
+    currency: str | None = None
+    wallet_balance: Money | None = None
+
+
+class CompanyLowBalanceView(CompanyView):
+    threshold: Money | None = None
+
+
+class CompanyOwedView(CompanyView):
+    owed: Money | None = None
+
+
+class CompanyRechargedView(CompanyView):
+    amount: Money | None = None
+
+
+class CompanyRechargeFailedView(CompanyView):
+    amount: Money | None = None
+    reason: str | None = None
+
+
+class CompanyUpdatedView(View):
+    """Balance or usage is another than before."""
+
+    company_id: str
+
+
 class Turn(Enum):
     """How an event stands to its neighbours on the same connection."""
 
@@ -305,7 +343,7 @@ class ServerEvent:
 
     name: str
     payload: type[View]
-    target: Literal["session", "user", "socket"]
+    target: Literal["session", "user", "socket", "company"]
     doc: str
     ephemeral: bool = False
 
@@ -395,6 +433,39 @@ SERVER_EVENTS: Final = {
         ),
         ServerEvent("session:recharged", BillView, "user", "The money lasts longer than before."),
         ServerEvent("session:ended", BillView, "user", "The final bill."),
+        ServerEvent(
+            "billing:low_balance",
+            CompanyLowBalanceView,
+            "company",
+            "The company's balance has fallen below a threshold of its own.",
+        ),
+        ServerEvent(
+            "billing:owed",
+            CompanyOwedView,
+            "company",
+            "The company's wallet could not pay for a usage: it is owed, and collected by the next recharge.",
+        ),
+        ServerEvent(
+            "billing:recharged", CompanyRechargedView, "company", "The company's wallet was recharged."
+        ),
+        ServerEvent(
+            "billing:recharge_failed",
+            CompanyRechargeFailedView,
+            "company",
+            "A recharge failed; nothing was credited.",
+        ),
+        ServerEvent(
+            "billing:auto_recharge_stopped",
+            CompanyRechargeFailedView,
+            "company",
+            "Auto-recharge was stopped after declined payments; somebody has to switch it on again.",
+        ),
+        ServerEvent(
+            "billing:updated",
+            CompanyUpdatedView,
+            "company",
+            "Balance or usage is another than before: look again. At most once a second, and the last change is always told.",
+        ),
         ServerEvent("server:bye", ByeView, "socket", "The server is about to close this connection."),
     )
 }

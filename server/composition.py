@@ -28,6 +28,8 @@ from server.auth.accounts import Accounts
 from server.auth.model import Ended, SignOut
 from server.auth.sign_ins import SignIns
 from server.clock import SystemClock
+from server.company_news.delivery import Deliverer
+from server.company_news_room import open_company_news
 from server.control import serve_commands
 from server.errors import Unauthenticated
 from server.gateways.setup import open_gateways
@@ -61,6 +63,8 @@ CLOCK_TOLERANCE_MS: Final = 500
 _SIGN_OUTS_EVERY_MS: Final = 2_000
 #: How often a worker looks for letters that web processes have posted.
 _LETTERS_EVERY_MS: Final = 1_000
+#: The same for what goes to companies' webhooks. Who serves and delivers in one process is told at once.
+_DELIVERIES_EVERY_MS: Final = 1_000
 #: How often somebody looks which payments the gateways are to be asked about.
 _PAYMENTS_EVERY_MS: Final = 1_000
 #: How often somebody looks whether a day is over that has not been compared with the gateways' lists.
@@ -225,6 +229,15 @@ class _Process:
         announcer = SocketAnnouncer()
         notices = LowBalanceNotices(announcer, identity.outbox, realtime.presence.connected)
         stack.push_async_callback(notices.stop)
+        company_news = await open_company_news(
+            settings,
+            storage.collections,
+            stack,
+            clock=clock,
+            push=realtime.push,
+            outbox=identity.outbox,
+            idle_ms=_DELIVERIES_EVERY_MS if role == WORKER else 60_000,
+        )
         wired = await wire(
             settings,
             collections=storage.collections,
@@ -235,6 +248,7 @@ class _Process:
             locks=between.locks,
             peers=between.peers,
             announcer=notices,
+            company_news=company_news,
             metrics=metrics,
             gateways=gateways,
             readiness={
@@ -333,6 +347,9 @@ class _Process:
         await self.wired.services.sessions_of_accounts.sweep()
         self.identity.outbox.start()
         self.stack.push_async_callback(self.identity.outbox.stop)
+        deliverer = self.wired.services.company_news.deliverer
+        deliverer.start()
+        self.stack.push_async_callback(deliverer.stop)
         housekeeping.start()
         self.stack.push_async_callback(housekeeping.stop)
         gateways = Periodic("payments", self._ask_gateways, clock=self.clock, every_ms=_PAYMENTS_EVERY_MS)
@@ -377,6 +394,9 @@ class _Process:
                 "notifications": partial(identity.outbox.drop_settled, older_than_ms=keep_ms),
                 "chats": retention.round,
                 "gateways' events": partial(services.webhooks.drop_settled, older_than_ms=keep_ms),
+                "companies' deliveries": partial(
+                    services.company_news.deliverer.drop_settled, older_than_ms=keep_ms
+                ),
             },
         )
 
@@ -385,6 +405,7 @@ class _Process:
         metrics, engine, takeover = self.metrics, self.wired.services.engine, self.wired.takeover
         _sample_engine(metrics, engine)
         _sample_notices(metrics, self.identity.outbox)
+        _sample_deliveries(metrics, self.wired.services.company_news.deliverer)
         if takeover is not None:
             _sample_leases(metrics, takeover)
         if self.between.bus is not None:
@@ -448,6 +469,14 @@ def _sample_notices(metrics: Metrics, outbox: Outbox) -> None:
     metrics.total("tarazu_notifications_sent", "Notifications that their adapter took", lambda: outbox.sent)
     metrics.total("tarazu_notifications_failed", "Tries that failed and come again", lambda: outbox.failed)
     metrics.total("tarazu_notifications_dead", "Notifications given up for good", lambda: outbox.dead)
+
+
+def _sample_deliveries(metrics: Metrics, deliverer: Deliverer) -> None:
+    metrics.total(
+        "tarazu_company_webhooks_done", "Events that a company's webhook took", lambda: deliverer.done
+    )
+    metrics.total("tarazu_company_webhooks_failed", "Attempts that it did not take", lambda: deliverer.failed)
+    metrics.total("tarazu_company_webhooks_dead", "Events given up for good", lambda: deliverer.dead)
 
 
 def _sample_sockets(metrics: Metrics, realtime: Realtime) -> None:

@@ -39,6 +39,7 @@ from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
 from server.auth.password_changes import PasswordChanges
 from server.auth.sign_ins import SignIns
+from server.company_news_room import CompanyNewsRoom
 from server.credits_room import CreditsRoom, open_credits
 from server.identity import Identity
 from server.ids import new_id
@@ -108,6 +109,7 @@ class Services:
     refunds: Refunds
     credits: CreditsRoom
     prices: PriceBook
+    company_news: CompanyNewsRoom
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
@@ -180,6 +182,7 @@ async def wire(
     locks: Locks,
     peers: Peers,
     announcer: Announcer,
+    company_news: CompanyNewsRoom,
     metrics: Metrics,
     gateways: Mapping[str, Gateway],
     readiness: dict[str, Callable[[], Awaitable[None]]],
@@ -371,6 +374,7 @@ async def wire(
         refunds=refunds,
         credits=credits_room,
         prices=await open_prices(settings, collections, clock=clock),
+        company_news=company_news,
         audit=audit,
         admin=AdminDesk(
             directory=directory,

@@ -126,6 +126,8 @@ class Settings(BaseSettings):
     rate_limit_password_account: Rate = "5/hour"  # noqa: S105 (a rate)
     rate_limit_recharge_address: Rate = "120/minute"
     rate_limit_recharge_account: Rate = "20/minute"
+    rate_limit_webhook_address: Rate = "60/minute"
+    rate_limit_webhook_account: Rate = "10/minute"
 
     notifier: NotifierName = NotifierName.LOG
     smtp_host: str = ""
@@ -136,6 +138,7 @@ class Settings(BaseSettings):
     smtp_from: str = ""
     notify_webhook_url: str = ""
     notify_webhook_secret: SecretStr = SecretStr("")
+    company_webhooks_private: Literal["on", "off"] = "off"
     notification_days: Annotated[int, Field(ge=1, le=3_650)] = 30
 
     timezone: str = "Asia/Kolkata"
@@ -403,8 +406,7 @@ class Settings(BaseSettings):
             yield "RATE_LIMITS: off is refused when APP_ENV=production"
         if self.smtp_user and self.smtp_security is SmtpSecurity.NONE and self.smtp_host not in _LOOPBACK:
             yield "SMTP_SECURITY: none would send SMTP_PASSWORD in plain text"
-        if self.notifier is NotifierName.WEBHOOK and not self._is_private(self.notify_webhook_url):
-            yield "NOTIFY_WEBHOOK_URL: must be https when APP_ENV=production; it carries one-time links"
+        yield from self._unfit_webhooks()
         if self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET:
             yield "JWT_SECRET: the development secret is refused when APP_ENV=production"
         if self.payment_gateway == "simulated":
@@ -416,6 +418,12 @@ class Settings(BaseSettings):
             yield "BCRYPT_COST: must be at least 10 when APP_ENV=production"
         if self.sqlite_synchronous == "OFF":
             yield "SQLITE_SYNCHRONOUS: OFF loses acknowledged money when APP_ENV=production"
+
+    def _unfit_webhooks(self) -> Iterable[str]:
+        if self.notifier is NotifierName.WEBHOOK and not self._is_private(self.notify_webhook_url):
+            yield "NOTIFY_WEBHOOK_URL: must be https when APP_ENV=production; it carries one-time links"
+        if self.company_webhooks_private == "on":
+            yield "COMPANY_WEBHOOKS_PRIVATE: on is refused when APP_ENV=production; companies would reach into your network"
 
     @staticmethod
     def _is_private(url: str) -> bool:

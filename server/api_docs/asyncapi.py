@@ -27,6 +27,7 @@ TARGETS: Final[Mapping[str, str]] = {
     "session": "to every socket that has joined the session",
     "user": "to both parties, on every device they are connected with, joined or not",
     "socket": "to this socket",
+    "company": "to every member of the company, on every device they are connected with",
 }
 #: Words that billing chooses and chat only passes on.
 _WORDS: Final[Mapping[tuple[str, str], Iterable[StrEnum]]] = {

@@ -43,6 +43,7 @@ _TAGS: Final = {
     "credits": "Application credits: bought, counted, adjusted and priced. Names are snake_case here.",
     "projects": "Companies look for freelancers, who apply for a credit each. Names are snake_case here, too.",
     "usage prices": "What metered usage of companies costs, and how that changes.",
+    "company": "A company hears of its wallet.",
     "admin": "The admin's side.",
     "operations": "For whoever runs the server.",
 }

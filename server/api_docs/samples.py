@@ -18,6 +18,7 @@ FREELANCER: Final = "019aa5e1f3a57c8d9e0f1a2b3c4d5e6f"
 COMPANY: Final = "019aa5e1a0b17d2e8f3a4b5c6d7e8f90"
 PROJECT: Final = "019aa5f0b3c47e5f8a9b0c1d2e3f4a5b"
 APPLICATION: Final = f"{FREELANCER}:{PROJECT}:1"
+COMPANY_EVENT: Final = f"low:{COMPANY}:2000:1"
 CLIENT_MESSAGE: Final = "4f9c2a36-6a0e-4d9b-9c60-2f1f6f0c7f11"
 STARTED: Final = "2026-11-21T09:30:00.000Z"
 LATER: Final = "2026-11-21T09:34:10.250Z"
@@ -199,6 +200,37 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "UserCreditsOut.email": "ravi@example.com",
     "UserCreditsOut.is_disabled": False,
     "UserCreditsOut.name": "Ravi",
+    # --- companies
+    "at": LATER,
+    "companyId": COMPANY,
+    "delivered": True,
+    "disabledAt": None,
+    "eventId": COMPANY_EVENT,
+    "lastAttemptAt": LATER,
+    "lastStatus": 200,
+    "nextAttemptAt": None,
+    "owed": "3.75",
+    "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
+    "threshold": "20.00",
+    "url": "https://hooks.example.com/tarazu",
+    "CompanyLowBalanceView.currency": "USD",
+    "CompanyLowBalanceView.walletBalance": "18.40",
+    "CompanyOwedView.currency": "USD",
+    "CompanyOwedView.walletBalance": "0.25",
+    "CompanyRechargedView.amount": "100.00",
+    "CompanyRechargedView.currency": "USD",
+    "CompanyRechargedView.walletBalance": "104.10",
+    "CompanyRechargeFailedView.amount": "100.00",
+    "CompanyRechargeFailedView.currency": "USD",
+    "CompanyRechargeFailedView.reason": "The card was declined.",
+    "CompanyRechargeFailedView.walletBalance": "4.10",
+    "DeliveryOut.attempts": 1,
+    "DeliveryOut.failure": None,
+    "DeliveryOut.id": COMPANY_EVENT,
+    "DeliveryOut.status": "DONE",
+    "DeliveryOut.type": "billing.low_balance",
+    "WebhookTestOut.failure": None,
+    "WebhookTestOut.status": 204,
     # --- where the same name means something else
     "AccountView.id": USER,
     "AccountView.profession": None,

@@ -6,12 +6,16 @@ from server.auth.model import Account, email_key
 from server.auth.ports import AccountRows
 from server.auth.reset_tokens import ResetTokens
 from server.notifications import letters
+from server.notifications.company_letters import KINDS as COMPANY_KINDS
+from server.notifications.company_letters import company_letter
 from server.notifications.model import Kind, Notice, Notification
 from server.notifications.payment_letters import KINDS, payment_letter
 from server.wire import rfc3339
 
 #: In the template of the app's page for new passwords.
 PLACEHOLDER: Final = "{token}"
+#: Kinds whose letters are rows of a table, and who reads it.
+_TABLED: Final = dict.fromkeys(KINDS, payment_letter) | dict.fromkeys(COMPANY_KINDS, company_letter)
 
 
 class AccountComposer:
@@ -51,8 +55,8 @@ class AccountComposer:
                 letter = letters.payment_differences_letter(account, notice.facts)
             case Kind.PAYOUT_PAID | Kind.PAYOUT_FAILED:
                 letter = letters.payout_letter(account, notice.facts)
-            case kind if kind in KINDS:
-                letter = payment_letter(kind, account, notice.facts)
+            case kind if kind in _TABLED:
+                letter = _TABLED[kind](kind, account, notice.facts)
             case Kind.CONSULTATION_REFUNDED:
                 letter = letters.refunded_letter(account, notice.facts)
             case Kind.REFUND_REJECTED:

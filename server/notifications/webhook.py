@@ -10,6 +10,7 @@ import orjson
 from billing_engine.clock import Clock
 from server.notifications.model import Notification
 from server.notifications.ports import NotDelivered
+from server.webhook_signing import standard_headers
 from server.wire import rfc3339
 
 SIGNATURE: Final = "Tarazu-Signature"
@@ -47,10 +48,13 @@ class WebhookNotifier:
                 "createdAt": rfc3339(notification.created_at_ms),
             }
         )
+        at_s = self._clock.now_ms() // 1000
         headers = {
             "Content-Type": "application/json",
-            SIGNATURE: signature(self._secret, body, at_s=self._clock.now_ms() // 1000),
+            SIGNATURE: signature(self._secret, body, at_s=at_s),
             NOTIFICATION_ID: notification.id,
+            # As companies' webhooks have them: who receives both verifies both the same way.
+            **standard_headers((self._secret,), id_=notification.id, at_s=at_s, body=body),
         }
         if self._http is None:
             self._http = aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False)

@@ -22,6 +22,7 @@ class Limited(StrEnum):
     REGISTER = "register"
     PASSWORD = "password"  # noqa: S105 (the name of a limit)
     RECHARGE = "recharge"
+    WEBHOOK = "webhook"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from server.routes import (
     applied_projects,
     auth,
     chat,
+    company_webhook,
     consult,
     docs,
     earnings,
@@ -56,5 +57,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     *applied_projects.ROUTES,
     *admin_credits.ROUTES,
     *admin_prices.ROUTES,
+    *company_webhook.ROUTES,
     *docs.ROUTES,
 )

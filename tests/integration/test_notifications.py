@@ -1,6 +1,7 @@
 """The outbox and its ways out, over a real store and real sockets: nothing is lost, little comes twice, no link leaks."""
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import json
@@ -354,6 +355,10 @@ async def test_a_webhook_is_signed_as_documented(hook):
     assert int(at_s) == clock.now_ms() // 1000
     assert hmac.new(SECRET, f"{at_s}.".encode() + body, hashlib.sha256).hexdigest() == mac
     assert headers[NOTIFICATION_ID] == "n1"
+    # And as companies' webhooks are.
+    signed = f"n1.{headers['webhook-timestamp']}.".encode() + body
+    standard = base64.b64encode(hmac.new(SECRET, signed, hashlib.sha256).digest()).decode()
+    assert (headers["webhook-id"], headers["webhook-signature"]) == ("n1", f"v1,{standard}")
     assert json.loads(body) == {
         "id": "n1",
         "kind": "PASSWORD_RESET",

@@ -127,6 +127,9 @@ def test_the_routes_that_are_limited_are_the_known_ones():
         "POST /payment-methods/setup": "recharge",
         "POST /credits/initiate-purchase": "recharge",
         "POST /credits/verify-payment": "recharge",
+        "PUT /api/company/webhook": "webhook",
+        "POST /api/company/webhook/rotate-secret": "webhook",
+        "POST /api/company/webhook/test": "webhook",
     }
 
 

@@ -27,6 +27,9 @@ _BEYOND_SCHEMA: Final = re.compile(
     r"|must not be after|does not pay the minimum time|must be more than zero|must be at most \d+ per minute"
     r"|must be 8 to 72 bytes long|must be an email address"
     r"|is (required|only) for the role|is required when"
+    # Where companies' webhooks may lead.
+    r"|must be a URL without spaces|is not a URL|must begin with https|must name a host|must not carry a user name|must not have a fragment"
+    r"|must not be a private, loopback"
     # Nothing stores these, known field or not.
     r"|must not contain NUL or unpaired surrogates"
 )

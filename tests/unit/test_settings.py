@@ -165,6 +165,11 @@ def test_production_refuses_what_is_for_machines_on_desks(monkeypatch):
     }
 
 
+def test_production_lets_no_company_reach_into_its_network(monkeypatch):
+    with pytest.raises(SettingsInvalid, match="COMPANY_WEBHOOKS_PRIVATE"):
+        _load(monkeypatch, APP_ENV="production", COMPANY_WEBHOOKS_PRIVATE="on", **SAFE)
+
+
 def test_no_message_and_no_repr_tells_a_secret(monkeypatch):
     with pytest.raises(SettingsInvalid) as caught:
         _load(monkeypatch, JWT_SECRET="hunter2-hunter2")
