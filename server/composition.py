@@ -67,6 +67,8 @@ _LETTERS_EVERY_MS: Final = 1_000
 _DELIVERIES_EVERY_MS: Final = 1_000
 #: How often somebody looks which payments the gateways are to be asked about.
 _PAYMENTS_EVERY_MS: Final = 1_000
+#: How often somebody looks for usages that are stored and not charged.
+_USAGES_EVERY_MS: Final = 1_000
 #: How often somebody looks whether a day is over that has not been compared with the gateways' lists.
 _REPORTS_EVERY_MS: Final = 600_000
 
@@ -258,6 +260,7 @@ class _Process:
             },
             role=role,
         )
+        stack.push_async_callback(wired.services.usage.stop)
         stack.push_async_callback(wired.services.webhooks.stop)
         gate.consultations, gate.chat = wired.services.consultations, chat
         announcer.start(realtime.push, chat)
@@ -343,6 +346,7 @@ class _Process:
         if not self.settings.is_shared:
             # The file is ours alone: what was begun, and however lately, nobody else is about to finish.
             await self.wired.services.credits.applications.heal(abandoned_after_ms=0)
+            await self.wired.services.usage.meter.drain(abandoned_after_ms=0)
         await housekeeping.heal()
         await self.wired.services.sessions_of_accounts.sweep()
         self.identity.outbox.start()
@@ -355,6 +359,11 @@ class _Process:
         gateways = Periodic("payments", self._ask_gateways, clock=self.clock, every_ms=_PAYMENTS_EVERY_MS)
         gateways.start()
         self.stack.push_async_callback(gateways.stop)
+        usages = Periodic(
+            "usages", self.wired.services.usage.meter.drain, clock=self.clock, every_ms=_USAGES_EVERY_MS
+        )
+        usages.start()
+        self.stack.push_async_callback(usages.stop)
         reports = Periodic(
             "payment reports",
             self.wired.services.payment_reports.make_missing,

@@ -27,6 +27,8 @@ from billing_engine.payments.webhooks import Webhooks
 from billing_engine.payouts.service import PayoutRules, Payouts
 from billing_engine.refunds.service import Refunds
 from billing_engine.usage.prices import PriceBook
+from billing_engine.usage.recharges import RechargeRules
+from billing_engine.usage.recharges import recharge_of as company_recharge_of
 from billing_engine.wallets.service import WalletRules, Wallets, recharge_of
 from chat.errors import NotFound as NoConversation
 from chat.service import ChatService
@@ -78,6 +80,7 @@ from server.storage.repositories.reviews import CollectionReviews
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
 from server.transcripts.service import Transcripts
+from server.usage_room import UsageRoom, open_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class Services:
     credits: CreditsRoom
     prices: PriceBook
     company_news: CompanyNewsRoom
+    usage: UsageRoom
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
@@ -263,7 +267,11 @@ async def wire(
         clock=clock,
         payments=payment_rows,
         gateways=gateways,
-        movements={Purpose.WALLET: recharge_of, Purpose.CREDITS: sale_of},
+        movements={
+            Purpose.WALLET: recharge_of,
+            Purpose.CREDITS: sale_of,
+            Purpose.COMPANY: company_recharge_of,
+        },
         observer=payment_news,
     )
     payment_methods = PaymentMethods(
@@ -302,6 +310,23 @@ async def wire(
         unpaid=payment_rows,
         standing=AccountStanding(identity.rows),
         news=money_news,
+    )
+    prices = await open_prices(settings, collections, clock=clock)
+    usage = await open_usage(
+        collections,
+        ledger=ledger,
+        clock=clock,
+        payments=payments,
+        methods=payment_methods,
+        companies=companies.records,
+        prices=prices,
+        news=company_news.news,
+        rules=RechargeRules(
+            settings.company_asset,
+            settings.company_recharge_min_minor,
+            settings.company_recharge_max_minor,
+            settings.company_gateway_name,
+        ),
     )
     sessions_of_accounts = SessionsOfAccounts(consultations, claims, identity.rows)
     control = AccountControl(
@@ -373,7 +398,8 @@ async def wire(
         payouts=payouts,
         refunds=refunds,
         credits=credits_room,
-        prices=await open_prices(settings, collections, clock=clock),
+        prices=prices,
+        usage=usage,
         company_news=company_news,
         audit=audit,
         admin=AdminDesk(

@@ -157,6 +157,9 @@ class Settings(BaseSettings):
     credit_packages: str = ""
     credit_unpaid_orders_max: Annotated[int, Field(ge=1, le=1_000)] = 5
     company_currency: Literal["USD", "INR"] = "USD"
+    company_gateway: Literal["", "simulated", "stripe"] = ""
+    company_recharge_min: str = "5.00"
+    company_recharge_max: str = "50000.00"
     price_book: str = ""
     usage_prices: str = ""
     payment_gateway: Literal["simulated", "razorpay", "stripe"] = "simulated"
@@ -214,6 +217,25 @@ class Settings(BaseSettings):
     def company_asset(self) -> Asset:
         """The currency of companies' wallets and of the price book."""
         return ASSETS[self.company_currency]
+
+    @property
+    def company_gateway_name(self) -> str:
+        """Through whom companies pay: `COMPANY_GATEWAY`, or else Stripe where its keys are set, or in production. There, without keys, a
+        recharge answers that the gateway is not set up.
+        """
+        if self.company_gateway:
+            return self.company_gateway
+        return "stripe" if self.has_stripe or self.app_env is AppEnv.PRODUCTION else "simulated"
+
+    @property
+    def company_recharge_min_minor(self) -> int:
+        """`COMPANY_RECHARGE_MIN` in smallest units."""
+        return parse_minor(self.company_recharge_min, self.company_asset)
+
+    @property
+    def company_recharge_max_minor(self) -> int:
+        """`COMPANY_RECHARGE_MAX` in smallest units."""
+        return parse_minor(self.company_recharge_max, self.company_asset)
 
     def price_file(self) -> PriceFile:
         """What the price book begins with: `PRICE_BOOK`, or the file that ships, and over it `USAGE_PRICES`.
@@ -344,6 +366,10 @@ class Settings(BaseSettings):
     def _at_odds(self) -> Iterable[str]:
         if self.recharge_min_minor > self.recharge_max_minor:
             yield "RECHARGE_MIN: must not be above RECHARGE_MAX"
+        if not 0 < self.company_recharge_min_minor <= self.company_recharge_max_minor:
+            yield "COMPANY_RECHARGE_MIN: must be above 0 and not above COMPANY_RECHARGE_MAX"
+        if self.company_gateway == "stripe" and not self.has_stripe:
+            yield "COMPANY_GATEWAY: stripe needs STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET"
         if self.lead_seconds < 2 * self.store_timeout_seconds:
             # A slice must last over a write that times out and its retry (LEDGER 3).
             yield "LEAD_SECONDS: must be at least twice STORE_TIMEOUT_SECONDS"
@@ -411,6 +437,8 @@ class Settings(BaseSettings):
             yield "JWT_SECRET: the development secret is refused when APP_ENV=production"
         if self.payment_gateway == "simulated":
             yield "PAYMENT_GATEWAY: the simulated gateway is refused when APP_ENV=production"
+        if self.company_gateway == "simulated":
+            yield "COMPANY_GATEWAY: the simulated gateway is refused when APP_ENV=production"
         for name in ("razorpay_url", "stripe_url"):
             if not self._is_private(getattr(self, name)):
                 yield f"{name.upper()}: must be https when APP_ENV=production; it is sent the gateway's key"

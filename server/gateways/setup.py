@@ -14,7 +14,7 @@ async def open_gateways(settings: Settings) -> AsyncIterator[Mapping[str, Gatewa
     # Imported where they are used: each takes tenths of a second that most starts need not spend.
     gateways: dict[str, Gateway] = {}
     closing = []
-    if settings.payment_gateway == SimulatedGateway.name:
+    if SimulatedGateway.name in (settings.payment_gateway, settings.company_gateway_name):
         gateways[SimulatedGateway.name] = SimulatedGateway()
     if settings.has_razorpay:
         from server.gateways.razorpay import RazorpayGateway  # noqa: PLC0415

@@ -9,7 +9,9 @@ from server.routes import (
     admin_prices,
     applied_projects,
     auth,
+    billing,
     chat,
+    company_methods,
     company_webhook,
     consult,
     docs,
@@ -26,6 +28,7 @@ from server.routes import (
     refunds,
     reviews,
     statements,
+    usage,
     wallet,
     webhooks,
 )
@@ -58,5 +61,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     *admin_credits.ROUTES,
     *admin_prices.ROUTES,
     *company_webhook.ROUTES,
+    *usage.ROUTES,
+    *billing.ROUTES,
+    *company_methods.ROUTES,
     *docs.ROUTES,
 )
