@@ -288,6 +288,7 @@ class _Process:
     async def app(self, routes: Iterable[Route]) -> web.Application:
         """The application that serves these routes."""
         settings, services, identity = self.settings, self.wired.services, self.identity
+        self.stack.push_async_callback(services.companies.keys.drain)
         return build_app(
             routes,
             services=services,
@@ -305,6 +306,7 @@ class _Process:
             audit=services.audit,
             rate_limits=identity.rate_limits,
             trusted_proxies=settings.trusted_proxies,
+            companies=services.companies.door,
         )
 
     def may_live(self, owner: str) -> bool:

@@ -38,6 +38,7 @@ from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
 from server.auth.password_changes import PasswordChanges
 from server.auth.sign_ins import SignIns
+from server.companies_room import CompaniesRoom, companies_room, open_company_keys
 from server.credits_room import CreditsRoom, open_credits
 from server.identity import Identity
 from server.ids import new_id
@@ -105,6 +106,7 @@ class Services:
     payouts: Payouts
     refunds: Refunds
     credits: CreditsRoom
+    companies: CompaniesRoom
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
@@ -298,6 +300,9 @@ async def wire(
         news=money_news,
     )
     sessions_of_accounts = SessionsOfAccounts(consultations, claims, identity.rows)
+    company_records, api_keys = await open_company_keys(
+        settings, collections, accounts=identity.rows, clock=clock
+    )
     control = AccountControl(
         rows=identity.rows,
         accounts=identity.accounts,
@@ -310,6 +315,15 @@ async def wire(
         clock=clock,
         new_id=new_id,
         projects=credits_room.projects,
+        company_keys=api_keys,
+    )
+    companies = companies_room(
+        company_records,
+        api_keys,
+        rows=identity.rows,
+        accounts=identity.accounts,
+        removal=control,
+        outbox=identity.outbox,
     )
     refunds = Refunds(
         ledger=ledger,
@@ -367,6 +381,7 @@ async def wire(
         payouts=payouts,
         refunds=refunds,
         credits=credits_room,
+        companies=companies,
         audit=audit,
         admin=AdminDesk(
             directory=directory,

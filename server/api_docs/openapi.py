@@ -42,6 +42,7 @@ _TAGS: Final = {
     "payouts": "Earnings that are paid out.",
     "credits": "Application credits: bought, counted, adjusted and priced. Names are snake_case here.",
     "projects": "Companies look for freelancers, who apply for a credit each. Names are snake_case here, too.",
+    "companies": "A company's people, its API keys, and how it is billed.",
     "admin": "The admin's side.",
     "operations": "For whoever runs the server.",
 }
@@ -88,7 +89,8 @@ def openapi_document(routes: Iterable[Route], *, version: str, asset: Asset) -> 
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "The `accessToken` of `POST /auth/login`.",
+                    "description": "The `accessToken` of `POST /auth/login`, or, where an operation says so, a company's API key "
+                    "(`POST /api/company/api-keys`).",
                 }
             },
         },

@@ -9,6 +9,7 @@ from server.routes import (
     applied_projects,
     auth,
     chat,
+    company,
     consult,
     docs,
     earnings,
@@ -54,5 +55,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     *projects.ROUTES,
     *applied_projects.ROUTES,
     *admin_credits.ROUTES,
+    *company.ROUTES,
     *docs.ROUTES,
 )

@@ -127,6 +127,7 @@ def test_the_routes_that_are_limited_are_the_known_ones():
         "POST /payment-methods/setup": "recharge",
         "POST /credits/initiate-purchase": "recharge",
         "POST /credits/verify-payment": "recharge",
+        "POST /api/company/members": "register",
     }
 
 
