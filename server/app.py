@@ -12,7 +12,7 @@ from billing_engine.money import INR, Asset
 from server.admin.audit import AuditLog
 from server.errors import BodyTooLarge, MalformedJson, MethodNotAllowed, PathNotFound
 from server.http.cors import Cors
-from server.http.edge import CALLER, REQUEST_ID, ROUTE, Authenticate, Edge
+from server.http.edge import CALLER, REQUEST_ID, ROUTE, Authenticate, CompanyDoor, Edge
 from server.http.parsing import MAX_BODY_BYTES, ClientGone
 from server.idempotency import Idempotency
 from server.ids import new_id
@@ -45,12 +45,13 @@ def build_app(
     audit: AuditLog | None = None,
     rate_limits: RateLimits | None = None,
     trusted_proxies: int = 0,
+    companies: CompanyDoor | None = None,
 ) -> web.Application:
     """The application with every route mounted.
 
     `foreign_paths` are served by somebody else on this application, who answers for their own errors and origins.
     `on_request` hears of every answer; it must not raise. `audit` is where admins' acts are written down. `trusted_proxies`
-    are those of ours that stand in front (`server.http.address`).
+    are those of ours that stand in front (`server.http.address`). `companies` knows API keys and members.
     """
     edge = Edge(
         authenticate=authenticate,
@@ -60,6 +61,7 @@ def build_app(
         audit=audit,
         rate_limits=rate_limits,
         trusted_proxies=trusted_proxies,
+        companies=companies,
     )
     outer = _Outer(
         Cors(frozenset(cors_origins)),

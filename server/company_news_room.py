@@ -26,11 +26,6 @@ class CompanyNewsRoom:
     deliverer: Deliverer
 
 
-async def owner_alone(company_id: str) -> list[str]:
-    """The owner's user id is the company's."""
-    return [company_id]
-
-
 async def open_company_news(
     settings: Settings,
     collections: Collections,
@@ -39,7 +34,7 @@ async def open_company_news(
     clock: Clock,
     push: Push,
     outbox: Outbox,
-    member_ids: MemberIds = owner_alone,
+    member_ids: MemberIds,
     idle_ms: int = 60_000,
 ) -> CompanyNewsRoom:
     """The room; what it holds open is closed with `stack`. `idle_ms`: how often to look for what other processes have left."""

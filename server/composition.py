@@ -238,6 +238,8 @@ class _Process:
             clock=clock,
             push=realtime.push,
             outbox=identity.outbox,
+            # Asked when there is news, by when it is wired.
+            member_ids=lambda company_id: wired.services.companies.member_ids(company_id),
             idle_ms=_DELIVERIES_EVERY_MS if role == WORKER else 60_000,
         )
         wired = await wire(
@@ -305,6 +307,7 @@ class _Process:
     async def app(self, routes: Iterable[Route]) -> web.Application:
         """The application that serves these routes."""
         settings, services, identity = self.settings, self.wired.services, self.identity
+        self.stack.push_async_callback(services.companies.keys.drain)
         return build_app(
             routes,
             services=services,
@@ -322,6 +325,7 @@ class _Process:
             audit=services.audit,
             rate_limits=identity.rate_limits,
             trusted_proxies=settings.trusted_proxies,
+            companies=services.companies.door,
         )
 
     def may_live(self, owner: str) -> bool:

@@ -14,7 +14,7 @@ class Unauthenticated(BillingError):
 
 
 class Forbidden(BillingError):
-    """The caller is known, and their role may not do this."""
+    """The caller is known, and may not do this: their role, a member's access, or a key's scopes."""
 
     code = "FORBIDDEN"
     detail = "Your role may not do this."

@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import BaseModel
 
 from billing_engine.errors import InvariantBroken
-from server.auth.model import Principal, Role
+from server.auth.model import CompanyRight, Principal, Role
 from server.rate_limits.service import RateLimit
 
 BodyT = TypeVar("BodyT")
@@ -19,10 +19,15 @@ QueryT = TypeVar("QueryT")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call: everybody, or the signed-in of these roles."""
+    """Who may call: everybody, or the signed-in of these roles.
+
+    With a `right`, a COMPANY caller is whoever has it in their company: the owner, a member, an API key. Without one, API keys
+    are refused, and what is for companies is for their owners alone.
+    """
 
     roles: frozenset[Role]
     public: bool = False
+    right: CompanyRight | None = None
 
 
 #: No token is looked at.
@@ -34,6 +39,11 @@ SIGNED_IN: Final = Access(frozenset(Role))
 def only(*roles: Role) -> Access:
     """The signed-in of `roles`; others get 403."""
     return Access(frozenset(roles))
+
+
+def company(right: CompanyRight, *, admins: bool = False) -> Access:
+    """A company's people and API keys that have the right. `admins` may call, too, and then say which company is meant."""
+    return Access(frozenset({Role.COMPANY, Role.ADMIN} if admins else {Role.COMPANY}), right=right)
 
 
 @dataclass(frozen=True, slots=True)

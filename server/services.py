@@ -41,6 +41,7 @@ from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
 from server.auth.password_changes import PasswordChanges
 from server.auth.sign_ins import SignIns
+from server.companies_room import CompaniesRoom, companies_room, open_company_keys
 from server.company_news_room import CompanyNewsRoom
 from server.credits_room import CreditsRoom, open_credits
 from server.identity import Identity
@@ -114,6 +115,7 @@ class Services:
     prices: PriceBook
     company_news: CompanyNewsRoom
     usage: UsageRoom
+    companies: CompaniesRoom
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
@@ -312,13 +314,17 @@ async def wire(
         news=money_news,
     )
     prices = await open_prices(settings, collections, clock=clock)
+    sessions_of_accounts = SessionsOfAccounts(consultations, claims, identity.rows)
+    company_records, api_keys = await open_company_keys(
+        settings, collections, accounts=identity.rows, clock=clock
+    )
     usage = await open_usage(
         collections,
         ledger=ledger,
         clock=clock,
         payments=payments,
         methods=payment_methods,
-        companies=companies.records,
+        companies=company_records,
         prices=prices,
         news=company_news.news,
         rules=RechargeRules(
@@ -328,7 +334,6 @@ async def wire(
             settings.company_gateway_name,
         ),
     )
-    sessions_of_accounts = SessionsOfAccounts(consultations, claims, identity.rows)
     control = AccountControl(
         rows=identity.rows,
         accounts=identity.accounts,
@@ -341,6 +346,15 @@ async def wire(
         clock=clock,
         new_id=new_id,
         projects=credits_room.projects,
+        company_keys=api_keys,
+    )
+    companies = companies_room(
+        company_records,
+        api_keys,
+        rows=identity.rows,
+        accounts=identity.accounts,
+        removal=control,
+        outbox=identity.outbox,
     )
     refunds = Refunds(
         ledger=ledger,
@@ -401,6 +415,7 @@ async def wire(
         prices=prices,
         usage=usage,
         company_news=company_news,
+        companies=companies,
         audit=audit,
         admin=AdminDesk(
             directory=directory,

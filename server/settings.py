@@ -220,8 +220,8 @@ class Settings(BaseSettings):
 
     @property
     def company_gateway_name(self) -> str:
-        """Through whom companies pay: `COMPANY_GATEWAY`, or else Stripe where its keys are set, or in production. There, without keys, a
-        recharge answers that the gateway is not set up.
+        """Through whom companies pay: `COMPANY_GATEWAY`, or else Stripe where its keys are set, or in production. Without keys there
+        a recharge answers that the gateway is not set up.
         """
         if self.company_gateway:
             return self.company_gateway

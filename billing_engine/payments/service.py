@@ -80,8 +80,8 @@ class PaymentService:
         #: What a collected payment brings beside its movement, by purpose; done before the payment is PAID, and again after a crash,
         #: so each step of it is harmless when repeated. Set once both are built.
         self.fulfil: dict[Purpose, Callable[[Payment], Awaitable[None]]] = {}
-        #: How a collected payment is booked, by purpose, where more is to happen in the same write than its movement; by that movement's
-        #: source, once. Set once both are built.
+        #: How a collected payment is booked, by purpose, where its movement's write is to do more; once, by the movement's source. Set
+        #: once both are built.
         self.book: dict[Purpose, Callable[[Payment], Awaitable[Entry]]] = {}
         #: Hears by purpose that a payment is about to be FAILED, before it is written, and so maybe more than once.
         self.on_failed: dict[Purpose, Callable[[Payment, str], Awaitable[None]]] = {}

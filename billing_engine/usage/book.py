@@ -148,8 +148,8 @@ def charge(
 ) -> tuple[Account, Entry | Short]:
     """Take the usage's cost, or record it as owed, once per usage.
 
-    Where the wallet is short and may be recharged, the same write opens the recharge (named `recharge_id`), unless one is open: exactly
-    one for each time the balance runs out. The answer is then `Short`, and the usage is tried again when that recharge has ended;
+    Where the wallet is short and may be recharged, the same write opens the recharge (named `recharge_id`), unless one is open: one
+    for each time the balance runs out. The answer is then `Short`, and the usage is tried again when that recharge has ended;
     without `waits` it is owed instead.
     """
     if known is not None:
@@ -308,7 +308,7 @@ def _collect(
 
 
 def declined(account: Account, *, payment_id: str, at_ms: int) -> tuple[Account, Book]:
-    """The open recharge's payment was refused: it is closed, and nothing is charged for a while. Another one's news changes nothing."""
+    """The open recharge's payment was refused: it is closed, and nothing is charged for a while. News of another changes nothing."""
     book = book_of(account)
     if book.open is None or book.open.id != payment_id:
         return account, book

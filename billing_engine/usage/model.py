@@ -57,7 +57,7 @@ def billed_minutes(duration_ms: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How much was used, by each unit that a list may count; what is not asked for is left alone. `is_billable` False costs nothing."""
+    """How much was used, in each unit that a list may count. `is_billable` False costs nothing."""
 
     amounts: Mapping[str, int]
     is_billable: bool = True

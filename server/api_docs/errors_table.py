@@ -22,7 +22,7 @@ _GENERAL: Final[Mapping[ErrorType, str]] = {
     edge.UnsupportedMediaType: "every route with a body",
     edge.ValidationFailed: "every route with a body or a query",
     edge.Unauthenticated: "every route that needs a token",
-    edge.Forbidden: "every route that is not for all roles",
+    edge.Forbidden: "every route that needs a token: for another role, a company's member or API key that may not",
     edge.IdempotencyInProgress: "every route that takes an `Idempotency-Key`",
     edge.IdempotencyKeyReused: "every route that takes an `Idempotency-Key`",
     edge.RateLimited: "log-ins, registrations, new passwords and recharges; `Retry-After` says when to come again",

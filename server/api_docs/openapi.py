@@ -46,6 +46,7 @@ _TAGS: Final = {
     "billing": "A company's billing page: wallet, usage, ledger, invoices, recharges.",
     "usage prices": "What metered usage of companies costs, and how that changes.",
     "company": "A company hears of its wallet.",
+    "companies": "A company's people, its API keys, and how it is billed.",
     "admin": "The admin's side.",
     "operations": "For whoever runs the server.",
 }
@@ -92,7 +93,8 @@ def openapi_document(routes: Iterable[Route], *, version: str, asset: Asset) -> 
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "The `accessToken` of `POST /auth/login`.",
+                    "description": "The `accessToken` of `POST /auth/login`, or, where an operation says so, a company's API key "
+                    "(`POST /api/company/api-keys`).",
                 }
             },
         },

@@ -7,7 +7,7 @@ from typing import Any, Final
 from server.api_docs import problems
 from server.api_docs.samples import Samples
 from server.api_docs.schemas import Schemas, without_null
-from server.auth.model import Role
+from server.auth.model import CompanyRight, Role
 from server.routing import Access, Route
 
 Json = dict[str, Any]
@@ -22,6 +22,8 @@ _PARAMETERS: Final[Mapping[str, str]] = {
     "user_id": "The user's `id`.",
     "project_id": "The project's `id`.",
     "app_id": "The application's `id`.",
+    "company_id": "The company's `companyId`.",
+    "key_id": "The API key's `keyId`.",
 }
 _SAMPLE_OF_PARAMETER: Final[Mapping[str, str]] = {
     "session_id": "sessionId",
@@ -29,6 +31,14 @@ _SAMPLE_OF_PARAMETER: Final[Mapping[str, str]] = {
     "user_id": "userId",
     "project_id": "project_id",
     "app_id": "application_id",
+    "company_id": "companyId",
+    "key_id": "ApiKeyOut.keyId",
+}
+#: Who of a company may call.
+_RIGHTS: Final[Mapping[CompanyRight, str]] = {
+    CompanyRight.USAGE: "Of a company: its owner, its managers, and API keys with the scope `usage`.",
+    CompanyRight.READ: "Of a company: its owner, its members, and API keys with the scope `read`.",
+    CompanyRight.MANAGE: "Of a company: its owner and its managers; no API key.",
 }
 IDEMPOTENCY_KEY: Final[Json] = {
     "name": "Idempotency-Key",
@@ -62,6 +72,8 @@ def operation(route: Route, schemas: Schemas, samples: Samples, links: Json) -> 
     described["security"] = [] if route.access.public else [{BEARER: []}]
     if not route.access.public:
         described["x-roles"] = _roles(route.access)
+    if route.access.right is not None:
+        described["x-company-right"] = route.access.right.value
     return described
 
 
@@ -76,6 +88,8 @@ def _description(route: Route) -> str:
         who = "Anyone who is signed in may call it."
     else:
         who = f"Roles: {', '.join(_roles(route.access))}."
+    if route.access.right is not None:
+        who += f" {_RIGHTS[route.access.right]}"
     if route.idempotent:
         who += " Takes an `Idempotency-Key`."
     if route.rate is not None:

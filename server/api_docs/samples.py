@@ -19,6 +19,7 @@ COMPANY: Final = "019aa5e1a0b17d2e8f3a4b5c6d7e8f90"
 PROJECT: Final = "019aa5f0b3c47e5f8a9b0c1d2e3f4a5b"
 APPLICATION: Final = f"{FREELANCER}:{PROJECT}:1"
 COMPANY_EVENT: Final = f"low:{COMPANY}:2000:1"
+API_KEY: Final = "019aa5f5d2e37f4a8b9c0d1e2f3a4b5c"
 CLIENT_MESSAGE: Final = "4f9c2a36-6a0e-4d9b-9c60-2f1f6f0c7f11"
 STARTED: Final = "2026-11-21T09:30:00.000Z"
 LATER: Final = "2026-11-21T09:34:10.250Z"
@@ -231,7 +232,23 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "DeliveryOut.type": "billing.low_balance",
     "WebhookTestOut.failure": None,
     "WebhookTestOut.status": 204,
+    "access": "MANAGER",
+    "createdBy": COMPANY,
+    "lastUsedAt": LATER,
+    "priceList": "tokens",
+    "revokedAt": None,
+    "scopes": ["usage"],
+    "timeZone": "Asia/Kolkata",
+    "ApiKeyIn.name": "back end",
+    "ApiKeyMadeOut.key": f"tzk_{API_KEY}_5p0Zk3xY7n0q6cE1mA9sV5tB2wR8uJ4hL6pD0fG3kN7",
+    "ApiKeyMadeOut.keyId": API_KEY,
+    "ApiKeyMadeOut.name": "back end",
+    "ApiKeyOut.keyId": API_KEY,
+    "ApiKeyOut.name": "back end",
+    "CompanyOut.name": "Acme Pvt Ltd",
+    "MemberOut.status": "ACTIVE",
     # --- where the same name means something else
+    "AccountView.companyId": None,
     "AccountView.id": USER,
     "AccountView.profession": None,
     "AccountView.companyName": None,

@@ -8,7 +8,15 @@ import structlog
 from billing_engine.clock import Clock
 from server.auth.errors import AccountDisabled, EmailTaken, WrongCredentials
 from server.auth.login_guard import Attempt, LoginGuard
-from server.auth.model import Account, Profession, Role, email_key, email_problem, password_problem
+from server.auth.model import (
+    Account,
+    MemberAccess,
+    Profession,
+    Role,
+    email_key,
+    email_problem,
+    password_problem,
+)
 from server.auth.passwords import Passwords
 from server.auth.ports import AccountRows
 from server.errors import ValidationFailed
@@ -79,13 +87,50 @@ class Accounts:
             profession=profession,
             company_name=company_name,
         )
+        await self._open(account)
+        return account
+
+    async def invite(
+        self, *, account_id: str, email: str, name: str, company_id: str, access: MemberAccess
+    ) -> Account:
+        """Open the account of a company's member, with a password that nobody has: the owner of the address sets one by a reset.
+        The same `account_id` again finds what an earlier call has made.
+
+        Raises:
+            ValidationFailed: names every field that is not valid.
+            EmailTaken: another account has the address.
+            StoreUnavailable: call it again with the same id.
+        """
+        email, name = email.strip(), name.strip()
+        _refuse([("email", email_problem(email)), ("name", _name_problem(name))])
+        known = await self._rows.of_email(email_key(email))
+        if known is not None and known.id == account_id:
+            return known
+        if known is not None:
+            raise EmailTaken
+        account = await self._rows.get(account_id)
+        is_new = account is None
+        account = account or Account(
+            id=account_id,
+            email=email,
+            name=name,
+            role=Role.COMPANY,
+            password_hash="",
+            created_at_ms=self._clock.now_ms(),
+            company_id=company_id,
+            company_access=access,
+        )
+        await self._open(account, is_new=is_new)
+        return account
+
+    async def _open(self, account: Account, *, is_new: bool = True) -> None:
         # The claim comes second, so that it never points at nobody. A crash between the two leaves an account without an
         # address: nobody can log in to it, and registering again with the same address works.
-        await self._rows.add(account)
-        if not await self._rows.claim_email(key, account.id):
+        if is_new:
+            await self._rows.add(account)
+        if not await self._rows.claim_email(email_key(account.email), account.id):
             await self._rows.drop(account.id)
             raise EmailTaken
-        return account
 
     async def create_lawyer(self, *, lawyer_id: str, email: str, password: str, name: str) -> None:
         """Open the account with the role LAWYER under this id. Raises what `create` raises."""
@@ -126,7 +171,9 @@ class Accounts:
         account = await self._rows.of_email(key)
         attempt = await self._begin(key, address, account)
         try:
-            right = await self._passwords.matches(password, account.password_hash if account else None)
+            # An invited member has no hash yet.
+            hashed = (account.password_hash or None) if account else None
+            right = await self._passwords.matches(password, hashed)
         except BaseException:
             await self._forgive(attempt)
             raise
@@ -197,6 +244,10 @@ def _check(
         ("profession", _only_for(Role.FREELANCER, role, profession)),
         ("companyName", _only_for(Role.COMPANY, role, company_name)),
     ]
+    _refuse(problems)
+
+
+def _refuse(problems: Sequence[tuple[str, str | None]]) -> None:
     found = [(field, problem) for field, problem in problems if problem is not None]
     if found:
         raise ValidationFailed(found)

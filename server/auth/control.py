@@ -91,6 +91,14 @@ class CompanyProjects(Protocol):
         ...
 
 
+class CompanyKeys(Protocol):
+    """With what companies' programs call."""
+
+    async def revoke_all(self, company_id: str) -> None:
+        """None of them works any more. Harmless when repeated. Raises `Unavailable`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Deletion:
     """What a deletion left behind: money that its owner gave up, in smallest units, and application credits."""
@@ -116,6 +124,7 @@ class AccountControl:
         clock: Clock,
         new_id: Callable[[], str],
         projects: CompanyProjects | None = None,
+        company_keys: CompanyKeys | None = None,
     ) -> None:
         self._rows = rows
         self._accounts = accounts
@@ -128,6 +137,7 @@ class AccountControl:
         self._clock = clock
         self._new_id = new_id
         self._projects = projects
+        self._company_keys = company_keys
 
     async def disable(self, account_id: str, *, reason: str, by: str) -> Account:
         """Shut the account: its tokens stop working, its sockets close, its consultation ends, a lawyer is not found any more.
@@ -190,12 +200,37 @@ class AccountControl:
         ):
             raise WrongPassword
         log.info("account deleted", user_id=account_id, role=account.role.value, forfeited_minor=owned_minor)
+        await self._follow_deletion_now(account_id)
+        return Deletion(forfeited_minor=owned_minor, forfeited_credits=credits_left)
+
+    async def remove_member(self, account_id: str) -> None:
+        """Delete a company's member's account, which is for that company and nothing else. Harmless when repeated.
+
+        Raises:
+            AccountNotFound: there is no such member.
+            Unavailable: it may be deleted or not; call it again.
+        """
+        while True:
+            account = await self._rows.get(account_id)
+            if account is None or account.company_id is None:
+                raise AccountNotFound
+            if account.deleted_at_ms is not None:
+                break
+            # Not if a password is set in this very moment: then once more.
+            await self._rows.delete(
+                account_id,
+                expect_version=account.password_version,
+                at_ms=self._clock.now_ms(),
+                due=self._new_id(),
+            )
+        await self._follow_deletion_now(account_id)
+
+    async def _follow_deletion_now(self, account_id: str) -> None:
         try:
             await self._follow_deletion(account_id)
         except Unavailable as exc:
             # It is deleted, and cannot be asked again: its tokens may have gone already. `heal` does the rest.
             log.warning("a deleted account is erased later", user_id=account_id, error=repr(exc))
-        return Deletion(forfeited_minor=owned_minor, forfeited_credits=credits_left)
 
     async def heal(self) -> int:
         """Carry out what a crash or a failing store cut short; how many accounts there were."""
@@ -254,8 +289,8 @@ class AccountControl:
         await self._sign_ins.end_all(account.id, SignOut.ACCOUNT_DISABLED)
         if account.role is Role.LAWYER:
             await self._lawyers.anonymise(account.id)
-        if account.role is Role.COMPANY and self._projects is not None:
-            await self._projects.close_all_of(account.id)
+        if account.is_owner:
+            await self._close_company(account.id)
         # One that was started while we looked: its parties are still served to the second that is paid.
         await self._sessions.end_for_account(account.id)
         await self._methods.forget_all(account.id)
@@ -266,8 +301,18 @@ class AccountControl:
                 id_=token,
                 user_id=account.id,
                 email=account.email,
-                facts={"name": account.name},
+                facts={"name": account.name, "wasMember": int(account.company_id is not None)},
             )
             await self._rows.free_email(email_key(account.email), account.id)
         await self._rows.erase(account.id)
         await self._rows.settle(account.id, FollowUp.DELETION, token)
+
+    async def _close_company(self, company_id: str) -> None:
+        """What acts for a company ends with it: its keys first, for they need no log-in."""
+        if self._company_keys is not None:
+            await self._company_keys.revoke_all(company_id)
+        if self._projects is not None:
+            await self._projects.close_all_of(company_id)
+        while members := await self._rows.members_of(company_id, limit=_PAGE):
+            for member in members:
+                await self.remove_member(member.id)

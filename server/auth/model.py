@@ -25,13 +25,56 @@ class Profession(StrEnum):
     VIDEO_EDITOR = "video_editor"
 
 
+class CompanyRight(StrEnum):
+    """What somebody may do in a company's name (SPEC 9)."""
+
+    #: Report usages, which the company pays.
+    USAGE = "usage"
+    #: See what it has, has used and has paid.
+    READ = "read"
+    #: Change how it pays, who its people are, and its keys.
+    MANAGE = "manage"
+
+
+class MemberAccess(StrEnum):
+    """What a company's owner lets a member do."""
+
+    VIEWER = "VIEWER"
+    MANAGER = "MANAGER"
+
+
+#: What each kind of member may do. The owner may do everything.
+RIGHTS_OF: Final[Mapping[MemberAccess, frozenset[CompanyRight]]] = {
+    MemberAccess.VIEWER: frozenset({CompanyRight.READ}),
+    MemberAccess.MANAGER: frozenset(CompanyRight),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CompanyAccess:
+    """For which company a caller acts, and what they may do there. `key_id` is the API key that they called with, if they did."""
+
+    company_id: str
+    rights: frozenset[CompanyRight]
+    key_id: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller, as a verified access token names them. `family_id` is the log-in that the token came from."""
+    """The caller, as a verified access token names them. `family_id` is the log-in that the token came from.
+
+    `company` is looked up where a route asks for it; an API key has one always, `key:<its id>` for a user id, and no log-in.
+    """
 
     user_id: str
     role: Role
     family_id: str
+    company: CompanyAccess | None = None
+
+    @property
+    def is_api_key(self) -> bool:
+        """Whether a program calls, with a company's key."""
+        return self.company is not None and self.company.key_id is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +123,9 @@ class Account:
     created_at_ms: int
     profession: Profession | None = None
     company_name: str | None = None
+    #: Of a company's members only: whose company it is, and what they may do. The owner's account *is* the company.
+    company_id: str | None = None
+    company_access: MemberAccess | None = None
     is_disabled: bool = False
     disabling: Disabling | None = None
     deleted_at_ms: int | None = None
@@ -90,6 +136,16 @@ class Account:
     known_addresses: tuple[str, ...] = ()
     #: The tokens of changes that are not carried out everywhere yet.
     due: Mapping[FollowUp, str] = field(default_factory=dict)
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether the account is a company, and not one of its members or somebody else."""
+        return self.role is Role.COMPANY and self.company_id is None
+
+    @property
+    def acts_for(self) -> str | None:
+        """The id of the company that the account owns or belongs to."""
+        return self.id if self.is_owner else self.company_id
 
     def is_same_password(self, other: "Account") -> bool:
         """Whether nobody set a new password between the two readings of this account."""

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from server.auth.model import Account, Disabling, Family, FollowUp, PasswordChange, RefreshToken
+from server.auth.model import (
+    Account,
+    Disabling,
+    Family,
+    FollowUp,
+    MemberAccess,
+    PasswordChange,
+    RefreshToken,
+)
 
 
 class AccountRows(Protocol):
@@ -79,6 +87,22 @@ class AccountRows(Protocol):
 
     async def erase(self, account_id: str) -> None:
         """Overwrite everything personal in a deleted account's row. Harmless when repeated."""
+        ...
+
+    async def members_of(
+        self, company_id: str, *, limit: int, after: tuple[int, str] | None = None
+    ) -> list[Account]:
+        """The company's members whose accounts are not deleted, the earliest first; `after` is (created_at_ms, id)."""
+        ...
+
+    async def count_members(self, company_id: str) -> int:
+        """How many they are."""
+        ...
+
+    async def set_member_access(
+        self, account_id: str, access: MemberAccess, *, company_id: str
+    ) -> Account | None:
+        """The member, with this access from now on; None if it is no member of this company, or was deleted."""
         ...
 
     async def with_due(self, follow_up: FollowUp, *, limit: int) -> list[Account]:

@@ -5,16 +5,16 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from aiohttp import web
 
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from server.admin.audit import AuditLog
-from server.auth.model import Principal, Role
+from server.auth.model import CompanyAccess, Principal, Role
 from server.errors import Forbidden, Unauthenticated
 from server.http.address import client_address
 from server.http.parsing import read_body, read_path, read_query, read_raw
@@ -25,6 +25,23 @@ from server.routing import Access, Answer, Call, Document, Reply, Route, Stream
 
 #: Turns an access token into its caller. Raises `Unauthenticated`, or `Unavailable` when that cannot be known now.
 Authenticate = Callable[[str], Awaitable[Principal]]
+
+
+class CompanyDoor(Protocol):
+    """Who acts for which company. All methods raise `Unavailable` when that cannot be known now."""
+
+    def is_key(self, token: str) -> bool:
+        """Whether a bearer token means to be an API key."""
+        ...
+
+    async def of_key(self, key: str) -> Principal:
+        """The caller of a key, with its company. Raises `Unauthenticated`: unknown, revoked, or its company is shut."""
+        ...
+
+    async def access_of(self, user_id: str) -> CompanyAccess | None:
+        """What an account may do, in which company; None if that is shut, or the account is."""
+        ...
+
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 #: Who called and on which row of the table, for the log line of the request.
@@ -57,8 +74,11 @@ class Edge:
         audit: AuditLog | None = None,
         rate_limits: RateLimits | None = None,
         trusted_proxies: int = 0,
+        companies: CompanyDoor | None = None,
     ) -> None:
-        """`audit` is needed as soon as a route says how it is written down; without `rate_limits` nothing is limited."""
+        """`audit` is needed as soon as a route says how it is written down, `companies` as soon as one names a right; without
+        `rate_limits` nothing is limited.
+        """
         self._authenticate = authenticate
         self._idempotency = idempotency
         self._services = services
@@ -66,12 +86,15 @@ class Edge:
         self._audit = audit
         self._rate_limits = rate_limits
         self._trusted_proxies = trusted_proxies
+        self._companies = companies
         self._running: set[asyncio.Task[Rendered]] = set()
 
     def handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """The aiohttp handler of one row."""
         if route.audit is not None and self._audit is None:
             raise InvariantBroken(rule="what admins do is written down", route=route.name)
+        if route.access.right is not None and self._companies is None:
+            raise InvariantBroken(rule="rights are looked up somewhere", route=route.name)
 
         async def handle(request: web.Request) -> web.StreamResponse:
             request[ROUTE] = route
@@ -128,12 +151,18 @@ class Edge:
         token = _BEARER.fullmatch(header)
         if token is None:
             raise Unauthenticated(presented=bool(header))
-        principal = await self._authenticate(token[1])
+        companies = self._companies
+        if companies is not None and companies.is_key(token[1]):
+            principal = await companies.of_key(token[1])
+        else:
+            principal = await self._authenticate(token[1])
         request[CALLER] = principal
         structlog.contextvars.bind_contextvars(user_id=principal.user_id)
         if principal.role not in access.roles:
             raise Forbidden(role=principal.role)
-        return principal
+        if principal.role is not Role.COMPANY or companies is None:
+            return principal
+        return await _for_company(companies, access, principal)
 
     async def _limit(self, route: Route, call: Call[Any, Any]) -> None:
         """Count the call where its route says so. Raises `RateLimited`."""
@@ -197,6 +226,23 @@ class Edge:
         except Unavailable:
             # The lease ends by itself.
             _log.warning("an idempotency row was left to its lease", row=row.id, exc_info=True)
+
+
+async def _for_company(companies: CompanyDoor, access: Access, principal: Principal) -> Principal:
+    """The principal with its company, if that is asked about. Raises `Forbidden`."""
+    if access.right is None and (principal.is_api_key or access.roles == frozenset(Role)):
+        if principal.is_api_key:
+            raise Forbidden(key=principal.user_id)
+        return principal
+    # Looked up every time: who was a member, or a manager, a moment ago, may be none now.
+    found = principal.company or await companies.access_of(principal.user_id)
+    if access.right is None:
+        may = found is not None and found.company_id == principal.user_id
+    else:
+        may = found is not None and access.right in found.rights
+    if not may:
+        raise Forbidden(right=access.right)
+    return replace(principal, company=found)
 
 
 async def _body(route: Route, request: web.Request) -> Any:

@@ -16,6 +16,8 @@ from server.wire import rfc3339
 PLACEHOLDER: Final = "{token}"
 #: Kinds whose letters are rows of a table, and who reads it.
 _TABLED: Final = dict.fromkeys(KINDS, payment_letter) | dict.fromkeys(COMPANY_KINDS, company_letter)
+#: How long an invitation's token works: people are away, and somebody waits for nothing meanwhile.
+INVITATION_MS: Final = 7 * 86_400_000
 
 
 class AccountComposer:
@@ -34,11 +36,14 @@ class AccountComposer:
             return await self._reset(notice)
         if notice.kind is Kind.ACCOUNT_DELETED:
             # The account has no address any more; the notice brought it along.
-            subject, text = letters.deleted_letter(str(notice.facts.get("name", "")))
-            return self._letter(notice, notice.user_id or "", notice.email or "", (subject, text), {})
+            write = letters.member_deleted_letter if notice.facts.get("wasMember") else letters.deleted_letter
+            letter = write(str(notice.facts.get("name", "")))
+            return self._letter(notice, notice.user_id or "", notice.email or "", letter, {})
         account = await self._accounts.get(notice.user_id or "")
         if account is None or account.deleted_at_ms is not None:
             return None
+        if notice.kind is Kind.COMPANY_INVITATION:
+            return await self._invitation(notice, account)
         return self._about(notice, account)
 
     def _about(self, notice: Notice, account: Account) -> Notification | None:
@@ -72,18 +77,39 @@ class AccountComposer:
         account = await self._accounts.of_email(email_key(notice.email or ""))
         if account is None or account.is_disabled:
             return None
+        facts = await self._one_time(notice, account, self._reset_lifetime_ms)
+        if facts is None:
+            return None
+        minutes = self._reset_lifetime_ms // 60_000
+        letter = letters.reset_letter(account, token=facts["token"], link=facts["link"], minutes=minutes)
+        return self._letter(notice, account.id, account.email, letter, facts)
+
+    async def _invitation(self, notice: Notice, account: Account) -> Notification | None:
+        """None once the member has a password, or has asked for a newer token."""
+        if account.is_disabled or account.password_hash:
+            return None
+        facts = await self._one_time(notice, account, INVITATION_MS)
+        if facts is None:
+            return None
+        owner = await self._accounts.get(account.company_id or "")
+        company = (owner.company_name if owner is not None else None) or "the company"
+        days = INVITATION_MS // 86_400_000
+        letter = letters.invitation_letter(
+            account, company=company, token=facts["token"], link=facts["link"], days=days
+        )
+        facts |= {"companyId": account.company_id or "", "companyName": company}
+        return self._letter(notice, account.id, account.email, letter, facts)
+
+    async def _one_time(self, notice: Notice, account: Account, lifetime_ms: int) -> dict[str, Any] | None:
+        """The token, which becomes the account's only one, and what goes with it; None where a newer one was asked for."""
         token = self._tokens.token(account.id, str(notice.facts["nonce"]))
-        until_ms = notice.created_at_ms + self._reset_lifetime_ms
+        until_ms = notice.created_at_ms + lifetime_ms
         if not await self._accounts.put_reset(
             account.id, reset_id=notice.id, digest=self._tokens.digest(token), until_ms=until_ms
         ):
             return None
         link = self._reset_url.replace(PLACEHOLDER, token)
-        letter = letters.reset_letter(
-            account, token=token, link=link, minutes=self._reset_lifetime_ms // 60_000
-        )
-        facts = {"token": token, "link": link, "expiresAt": rfc3339(until_ms)}
-        return self._letter(notice, account.id, account.email, letter, facts)
+        return {"token": token, "link": link, "expiresAt": rfc3339(until_ms)}
 
     def _letter(
         self, notice: Notice, user_id: str, email: str, letter: tuple[str, str], facts: dict[str, Any]

@@ -58,6 +58,35 @@ def enabled_letter(account: Account) -> tuple[str, str]:
     )
 
 
+def invitation_letter(account: Account, *, company: str, token: str, link: str, days: int) -> tuple[str, str]:
+    """Subject and text, to a company's new member, who has no password yet."""
+    way = (
+        f"Open this link to choose a password:\n\n{link}"
+        if link
+        else f"Enter this code in the app, with a password of your choice:\n\n{token}"
+    )
+    return (
+        f"You are invited to {company}",
+        (
+            f"Hello {account.name},\n\n"
+            f"you can see what {company} uses and pays here. {way}\n\n"
+            f"It works once, and for {days} days; after that, or if you lose it, say that you forgot your password. "
+            "Then log in with this address.\n"
+        ),
+    )
+
+
+def member_deleted_letter(name: str) -> tuple[str, str]:
+    """Subject and text, to whoever was a company's member: they, its managers, or its end closed the account."""
+    return (
+        "Your account was deleted",
+        (
+            f"Hello {name},\n\n"
+            "you are no longer a member of the company. Your account and your personal data were deleted.\n"
+        ),
+    )
+
+
 def deleted_letter(name: str) -> tuple[str, str]:
     """Subject and text."""
     return (

@@ -11,6 +11,7 @@ from server.routes import (
     auth,
     billing,
     chat,
+    company,
     company_methods,
     company_webhook,
     consult,
@@ -64,5 +65,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     *usage.ROUTES,
     *billing.ROUTES,
     *company_methods.ROUTES,
+    *company.ROUTES,
     *docs.ROUTES,
 )

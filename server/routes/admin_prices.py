@@ -14,9 +14,9 @@ from billing_engine.usage.errors import (
 from billing_engine.usage.prices import PriceBook, PriceView, WantedPrice
 from billing_engine.usage.pricing import ENTRY_TYPE, LIST_NAME, PER_MAX, TYPE, UNIT, PriceRow
 from server.admin.wire import InstantIn
-from server.auth.model import Role
+from server.auth.model import CompanyRight, Role
 from server.people.wire import Reason
-from server.routing import Audited, Call, Route, only
+from server.routing import Audited, Call, Route, company, only
 from server.wire import Instant, MoneyIn, MoneyOut, WireModel
 
 #: Past changes of one price that an admin sees at once.
@@ -213,7 +213,7 @@ ROUTES: Final = (
         handler=prices,
         summary="What metered usage costs now, by every list",
         # Whoever may report usage may know what it costs.
-        access=only(Role.COMPANY, Role.ADMIN),
+        access=company(CompanyRight.READ, admins=True),
         query=PricesQuery,
         response=CompanyPricesOut,
         errors=(PriceListUnknown,),

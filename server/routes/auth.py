@@ -98,6 +98,8 @@ class AccountView(WireModel):
     role: Role
     profession: Profession | None = None
     company_name: str | None = None
+    #: The company that a COMPANY user owns, or is a member of.
+    company_id: str | None = None
 
     @classmethod
     def of(cls, account: Account) -> "AccountView":
@@ -108,6 +110,7 @@ class AccountView(WireModel):
             role=account.role,
             profession=account.profession,
             company_name=account.company_name,
+            company_id=account.acts_for,
         )
 
 

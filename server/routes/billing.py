@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -49,7 +49,7 @@ from server.usage_room import UsageRoom
 from server.wire import Page, PageQuery, decode_cursor, encode_cursor, rfc3339, time_place
 
 
-def _room(call: Call[object, object]) -> UsageRoom:
+def _room(call: Call[Any, Any]) -> UsageRoom:
     room: UsageRoom = call.services.usage
     return room
 
@@ -193,7 +193,7 @@ async def recharge(call: Call[RechargeIn, None]) -> RechargeOut:
     return RechargeOut(**_fields(shown), wallet_balance=balance)
 
 
-def _fields(invoice: InvoiceOut) -> dict[str, object]:
+def _fields(invoice: InvoiceOut) -> dict[str, Any]:
     return {name: getattr(invoice, name) for name in InvoiceOut.model_fields}
 
 
@@ -253,7 +253,7 @@ class InvoicesQuery(PageQuery, CompanyQuery):
     """Which company's, and how many."""
 
 
-async def _own(call: Call[object, object]) -> Payment:
+async def _own(call: Call[Any, Any]) -> Payment:
     payment: Payment = await call.services.payments.own(call.path["invoice_id"], payer_id=company_of(call))
     if payment.purpose is not Purpose.COMPANY:
         raise PaymentNotFound(payment=payment.id)

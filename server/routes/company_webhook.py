@@ -8,12 +8,13 @@ from typing import Annotated, Any, Final, Self
 from pydantic import StringConstraints
 
 from billing_engine.usage.ports import EventKind
-from server.auth.model import Role
+from server.auth.model import CompanyRight
 from server.company_news.errors import WebhookNotSet, WebhookUrlRefused
 from server.company_news.model import Delivery, DeliveryState, Failure, Webhook
 from server.company_news.service import CompanyWebhooks
 from server.rate_limits.service import Limited, RateLimit
-from server.routing import Call, Route, only
+from server.routes.company_calls import company_of
+from server.routing import Call, Route, company
 from server.wire import Instant, Page, PageQuery, WireModel, described, encode_cursor, one_of, time_place
 
 
@@ -93,11 +94,6 @@ class WebhookTestOut(WireModel):
     failure: Annotated[str, one_of(Failure)] | None
 
 
-def company_of(call: Call[Any, Any]) -> str:
-    """The company that the caller acts for."""
-    return call.caller.user_id
-
-
 def _webhooks(call: Call[Any, Any]) -> CompanyWebhooks:
     webhooks: CompanyWebhooks = call.services.company_news.webhooks
     return webhooks
@@ -152,7 +148,7 @@ async def deliveries(call: Call[None, PageQuery]) -> Page[DeliveryOut]:
     )
 
 
-_COMPANY: Final = only(Role.COMPANY)
+_COMPANY: Final = company(CompanyRight.MANAGE)
 _TAGS: Final = ("company",)
 _RATE: Final = RateLimit(Limited.WEBHOOK, account=company_of)
 ROUTES: Final = (

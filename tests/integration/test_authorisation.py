@@ -2,6 +2,7 @@
 
 Columns: `nobody` is whoever has no valid access token, in every way one can have none. `user` and `lawyer` are the two parties
 of the running and of the ended consultation; `user2` (with money) and `lawyer2` (verified, online, free) are strangers to it.
+`company` owns a company; `manager` and `viewer` are members of it, `key_usage` and `key_read` its API keys, one with each scope.
 A cell is a status, or `status:CODE` where the code is not the status's usual one.
 """
 
@@ -26,9 +27,12 @@ from server.routes import ROUTES
 from server.settings import DEVELOPMENT_SECRET
 from tests.integration.socket_world import PATIENCE_S
 from tests.support.api import Api, Person, open_api
+from tests.support.companies import a_key, a_member, invited
 from tests.support.http import PASSWORD, Answer, Client
 
 CALLERS: Final = ("user", "lawyer", "user2", "lawyer2", "freelancer", "company", "admin")
+#: Who acts for `company` and is not its owner. Most rows leave their cells out: see `_of_company`.
+DELEGATES: Final = ("key_usage", "key_read", "viewer", "manager")
 CODES: Final = {401: "UNAUTHENTICATED", 403: "FORBIDDEN", 404: "NOT_FOUND"}
 
 
@@ -48,7 +52,20 @@ class Row:
 
 
 def row(route: str, cells: str, *, body: Any = None, query: str = "", **ids: str) -> Row:
-    return Row(route, dict(zip(("nobody", *CALLERS), cells.split(), strict=True)), body, query, ids)
+    told = cells.split()
+    if len(told) == 1 + len(CALLERS):
+        told += _of_company(told)
+    return Row(route, dict(zip(("nobody", *CALLERS, *DELEGATES), told, strict=True)), body, query, ids)
+
+
+def _of_company(told: list[str]) -> list[str]:
+    """What the delegates hear where a company's rights are not asked about: keys may do nothing, members what every role may."""
+    company = told[1 + CALLERS.index("company")]
+    if told[0] != "401":
+        # Nobody's token is looked at.
+        return [company] * 4
+    for_all = "403" not in told
+    return ["403", "403", company, company] if for_all else ["403"] * 4
 
 
 REGISTRATION: Final = {"email": "{fresh}", "password": PASSWORD, "name": "Somebody"}
@@ -372,6 +389,58 @@ CALLS: Final = (
         body={"user_id": "{freelancer}", "amount": 1, "reason": "Compensation"}),
     row("POST /admin/credits/adjust", "401    403   403    403   403     403        403     404",
         body={"user_id": "{unknown}", "amount": 1, "reason": "Compensation"}),
+    # --- companies: what ends with 2 is another company's.
+    #                                 nobody  user  lawyer user2 lawyer2 freelancer company admin key_usage key_read viewer manager
+    row("GET /api/company",           "401    403   403    403   403     403        200     422:VALIDATION_FAILED 403 200 200 200"),
+    row("GET /api/company",           "401    403   403    403   403     403        200     200   403       200      200    200",
+        query="?companyId={company}"),
+    row("GET /api/company",           "401    403   403    403   403     403        404     200   403       404      404    404",
+        query="?companyId={company2}"),
+    row("GET /api/company",           "401    403   403    403   403     403        404     404   403       404      404    404",
+        query="?companyId={user}"),
+    row("PUT /api/company",           "401    403   403    403   403     403        200     403   403       403      403    200",
+        body={"timeZone": "Europe/Paris"}),
+    row("POST /api/company/api-keys", "401    403   403    403   403     403        201     403   403       403      403    201",
+        body={"name": "{fresh}", "scopes": ["usage"]}),
+    row("GET /api/company/api-keys",  "401    403   403    403   403     403        200     403   403       403      403    200"),
+    row("DELETE /api/company/api-keys/{key_id}",
+                                      "401    403   403    403   403     403        200     403   403       403      403    200", key_id="key"),
+    row("DELETE /api/company/api-keys/{key_id}",
+                                      "401    403   403    403   403     403        404     403   403       403      403    404", key_id="key2"),
+    row("DELETE /api/company/api-keys/{key_id}",
+                                      "401    403   403    403   403     403        404     403   403       403      403    404", key_id="unknown"),
+    row("POST /api/company/members",  "401    403   403    403   403     403        201     403   403       403      403    201",
+        body={"email": "{fresh}", "name": "Ravi", "access": "VIEWER"}),
+    row("POST /api/company/members",  "401 403 403 403 403 403 409:EMAIL_TAKEN 403 403      403      403    409:EMAIL_TAKEN",
+        body={"email": "{user2.email}", "name": "Ravi", "access": "VIEWER"}),
+    row("GET /api/company/members",   "401    403   403    403   403     403        200     403   403       200      200    200"),
+    row("PATCH /api/company/members/{user_id}",
+                                      "401    403   403    403   403     403        200     403   403       403      403    200",
+        body={"access": "VIEWER"}, user_id="member"),
+    row("PATCH /api/company/members/{user_id}",
+                                      "401    403   403    403   403     403        404     403   403       403      403    404",
+        body={"access": "VIEWER"}, user_id="member2"),
+    row("PATCH /api/company/members/{user_id}",
+                                      "401    403   403    403   403     403        404     403   403       403      403    404",
+        body={"access": "VIEWER"}, user_id="unknown"),
+    row("PATCH /api/company/members/{user_id}",
+                                      "401 403 403 403 403 403 409:COMPANY_OWNER 403 403      403      403    409:COMPANY_OWNER",
+        body={"access": "VIEWER"}, user_id="company"),
+    row("DELETE /api/company/members/{user_id}",
+                                      "401    403   403    403   403     403        200     403   403       403      403    200", user_id="member"),
+    row("DELETE /api/company/members/{user_id}",
+                                      "401    403   403    403   403     403        404     403   403       403      403    404", user_id="member2"),
+    row("DELETE /api/company/members/{user_id}",
+                                      "401    403   403    403   403     403        404     403   403       403      403    404", user_id="company2"),
+    row("DELETE /api/company/members/{user_id}",
+                                      "401 403 403 403 403 403 409:COMPANY_OWNER 403 403      403      403    409:COMPANY_OWNER",
+        user_id="company"),
+    row("PUT /admin/companies/{company_id}/price-list",
+                                      "401    403   403    403   403     403        403     200   403       403      403    403",
+        body={"priceList": "questions"}, company_id="company"),
+    row("PUT /admin/companies/{company_id}/price-list",
+                                      "401    403   403    403   403     403        403     404   403       403      403    403",
+        body={"priceList": "questions"}, company_id="member"),
     row("GET /admin/credits/settings",
                                       "401    403   403    403   403     403        403     200"),
     row("PUT /admin/credits/settings",
@@ -436,8 +505,12 @@ class Town:
     #: Every way to have no valid token, by name, as Authorization headers.
     nobodies: Mapping[str, str | None]
     ids: Mapping[str, str]
+    #: API keys of `company`, by their names in the table.
+    keys: Mapping[str, Client]
 
     def clients(self, caller: str) -> list[tuple[str, Client]]:
+        if caller in self.keys:
+            return [(caller, self.keys[caller])]
         if caller != "nobody":
             return [(caller, self.people[caller])]
         return [(name, self.api.anonymous) for name in self.nobodies]
@@ -506,7 +579,26 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
             "a token after its log-out": f"Bearer {left.token}",
             "a disabled account's token": f"Bearer {people['disabled'].token}",
         }
+        company, company2 = people["company"], await api.register(Role.COMPANY)
+        for access in ("viewer", "manager"):
+            people[access] = await a_member(api, company, access.upper())
+        keys = {f"key_{scope}": await a_key(company, scope, [scope]) for scope in ("usage", "read")}
+        revoked = (await company.post("/api/company/api-keys", {"name": "lost", "scopes": ["read"]})).json
+        assert (await company.call("DELETE", f"/api/company/api-keys/{revoked['keyId']}")).status == 200
+        some_key = str(keys["key_read"].token)
+        nobodies |= {
+            "a revoked key": f"Bearer {revoked['key']}",
+            "a key with another secret": f"Bearer {some_key[:-4]}AAAA",
+            "a key without its secret": f"Bearer {some_key.rpartition('_')[0]}",
+            "an unknown key": f"Bearer tzk_{new_id()}_{'A' * 43}",
+        }
         ids = {name: person.id for name, person in people.items()}
+        ids |= {"company2": company2.id}
+        for name, whose in (("member", company), ("member2", company2)):
+            ids[name] = (await invited(whose, "VIEWER")).json["userId"]
+        for name, whose in (("key", company), ("key2", company2)):
+            made = await whose.post("/api/company/api-keys", {"name": "some", "scopes": ["usage", "read"]})
+            ids[name] = made.json["keyId"]
         ids |= {"running": running, "ended": ended, "unknown": new_id()}
         ids["yesterday"] = "2025-12-31"
         ids["card"] = (await user.post("/payment-methods/setup")).json["paymentMethodId"]
@@ -517,9 +609,12 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         ids["request"] = asked.json["id"]
         ids |= await _credits(people["freelancer"], people["company"], await _strangers(api))
         ids["payout"] = (await lawyer.post("/lawyer/payouts", {"amount": "1.00"})).json["id"]
+        # Their first use in a minute is written down: it has happened, and reading changes nothing.
+        for client in keys.values():
+            await client.get("/api/company")
         # The receipts go out meanwhile.
         await api.idle()
-        yield Town(api, people, nobodies, ids)
+        yield Town(api, people, nobodies, ids, keys)
 
 
 async def _strangers(api: Api) -> tuple[Person, Person]:
@@ -581,7 +676,7 @@ def test_the_table_says_of_every_role_what_the_routes_say() -> None:
     """A role that gets 403 in one row of a route gets it in all: roles are looked at before objects."""
     for route in ROUTES:
         rows = [row for row in CALLS if row.route == route.name]
-        for caller in CALLERS:
+        for caller in (*CALLERS, *DELEGATES):
             refused = {row.cells[caller] == "403" for row in rows}
             assert len(refused) == 1, (route.name, caller)
 
@@ -680,6 +775,13 @@ async def test_nobody_connects_without_a_valid_token(town: Town) -> None:
             await client.connect(town.api.base_url, auth=auth, transports=["websocket"])
         assert [reason["data"]["code"] for reason in reasons] == ["UNAUTHENTICATED"], name
         assert reasons[0]["data"]["retryable"] is False
+
+
+async def test_an_api_key_opens_no_socket(town: Town) -> None:
+    for key in town.keys.values():
+        client = socketio.AsyncClient(reconnection=False)
+        with pytest.raises(ConnectionRefused):
+            await client.connect(town.api.base_url, auth={"token": key.token}, transports=["websocket"])
 
 
 async def test_a_log_out_and_a_disabled_account_close_their_sockets(town: Town) -> None:

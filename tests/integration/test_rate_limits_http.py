@@ -130,6 +130,7 @@ def test_the_routes_that_are_limited_are_the_known_ones():
         "PUT /api/company/webhook": "webhook",
         "POST /api/company/webhook/rotate-secret": "webhook",
         "POST /api/company/webhook/test": "webhook",
+        "POST /api/company/members": "register",
     }
 
 

@@ -26,6 +26,7 @@ _BEYOND_SCHEMA: Final = re.compile(
     r"|has more than \d+ decimals|is too large|must be a plain decimal number|must be from [\d.]+ to [\d.]+|must be at least [\d.]+|must not be 0"
     r"|must not be after|does not pay the minimum time|must be more than zero|must be at most \d+ per minute"
     r"|must be 8 to 72 bytes long|must be an email address"
+    r"|is no time zone such as"
     r"|is (required|only) for the role|is required when"
     # Where companies' webhooks may lead.
     r"|must be a URL without spaces|is not a URL|must begin with https|must name a host|must not carry a user name|must not have a fragment"

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from billing_engine.errors import InvariantBroken
-from server.auth.model import Account, Disabling, FollowUp, PasswordChange, Profession, Role, email_key
+from server.auth.model import (
+    Account,
+    Disabling,
+    FollowUp,
+    MemberAccess,
+    PasswordChange,
+    Profession,
+    Role,
+    email_key,
+)
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
 from server.storage.errors import DuplicateId
 from server.storage.repositories.account_words import AccountWords
@@ -17,13 +26,14 @@ DUE: Final = {
 }
 USERS: Final = CollectionSpec(
     name="users",
-    text=("role", "reset_id", "reset_digest", *DUE.values()),
+    text=("role", "company_id", "reset_id", "reset_digest", *DUE.values()),
     integer=("created_at_ms", "deleted_at_ms", "password_version", "reset_until_ms"),
     boolean=("is_disabled",),
     indexes=(
         ("created_at_ms",),
         ("role", "created_at_ms"),
         ("is_disabled", "created_at_ms"),
+        ("company_id", "created_at_ms"),
         *((name,) for name in DUE.values()),
     ),
 )
@@ -170,6 +180,28 @@ class CollectionAccounts:
             # Two log-ins at once may lose one mark: it is learnt again at the next log-in from there.
             await self._write(account_id, where={}, set_={"known_addresses": [*others, mark][-keep:]})
 
+    # --- a company's members
+
+    async def members_of(
+        self, company_id: str, *, limit: int, after: tuple[int, str] | None = None
+    ) -> list[Account]:
+        where = {"company_id": company_id, "deleted_at_ms": None}
+        docs = await self._users.find(where, sort=(("created_at_ms", "asc"),), limit=limit, after=after)
+        return [account_of(doc) for doc in docs]
+
+    async def count_members(self, company_id: str) -> int:
+        return await self._users.count({"company_id": company_id, "deleted_at_ms": None})
+
+    async def set_member_access(
+        self, account_id: str, access: MemberAccess, *, company_id: str
+    ) -> Account | None:
+        doc = await self._users.update(
+            account_id,
+            where={"company_id": company_id, "deleted_at_ms": None},
+            set_={"company_access": access.value},
+        )
+        return None if doc is None else account_of(doc)
+
     # --- the end of an account
 
     async def delete(self, account_id: str, *, expect_version: int | None, at_ms: int, due: str) -> bool:
@@ -232,6 +264,8 @@ def _doc(account: Account) -> Doc:
         "created_at_ms": account.created_at_ms,
         "profession": account.profession.value if account.profession else None,
         "company_name": account.company_name,
+        "company_id": account.company_id,
+        "company_access": account.company_access.value if account.company_access else None,
         "is_disabled": account.is_disabled,
         "known_addresses": list(account.known_addresses),
     }
@@ -247,6 +281,8 @@ def account_of(doc: Doc) -> Account:
         created_at_ms=doc["created_at_ms"],
         profession=Profession(doc["profession"]) if doc["profession"] else None,
         company_name=doc["company_name"],
+        company_id=doc.get("company_id"),
+        company_access=MemberAccess(access) if (access := doc.get("company_access")) else None,
         is_disabled=doc["is_disabled"],
         disabling=_made(Disabling, doc.get("disabling")),
         deleted_at_ms=doc.get("deleted_at_ms"),
