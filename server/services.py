@@ -313,6 +313,7 @@ async def wire(
         clock=clock,
         new_id=new_id,
         projects=credits_room.projects,
+        hooks=company_news.webhooks,
     )
     refunds = Refunds(
         ledger=ledger,

@@ -91,6 +91,14 @@ class CompanyProjects(Protocol):
         ...
 
 
+class CompanyHooks(Protocol):
+    """Where companies want to be told of their wallets."""
+
+    async def forget(self, company_id: str) -> None:
+        """Nothing is sent there any more. Harmless when repeated."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Deletion:
     """What a deletion left behind: money that its owner gave up, in smallest units, and application credits."""
@@ -116,6 +124,7 @@ class AccountControl:
         clock: Clock,
         new_id: Callable[[], str],
         projects: CompanyProjects | None = None,
+        hooks: CompanyHooks | None = None,
     ) -> None:
         self._rows = rows
         self._accounts = accounts
@@ -128,6 +137,7 @@ class AccountControl:
         self._clock = clock
         self._new_id = new_id
         self._projects = projects
+        self._hooks = hooks
 
     async def disable(self, account_id: str, *, reason: str, by: str) -> Account:
         """Shut the account: its tokens stop working, its sockets close, its consultation ends, a lawyer is not found any more.
@@ -246,6 +256,12 @@ class AccountControl:
         else:
             await self._outbox.post(Kind.ACCOUNT_ENABLED, id_=token, user_id=account.id)
 
+    async def _follow_company(self, company_id: str) -> None:
+        if self._projects is not None:
+            await self._projects.close_all_of(company_id)
+        if self._hooks is not None:
+            await self._hooks.forget(company_id)
+
     async def _follow_deletion(self, account_id: str) -> None:
         account = await self._rows.get(account_id)
         token = account.due.get(FollowUp.DELETION) if account is not None else None
@@ -254,8 +270,8 @@ class AccountControl:
         await self._sign_ins.end_all(account.id, SignOut.ACCOUNT_DISABLED)
         if account.role is Role.LAWYER:
             await self._lawyers.anonymise(account.id)
-        if account.role is Role.COMPANY and self._projects is not None:
-            await self._projects.close_all_of(account.id)
+        if account.role is Role.COMPANY:
+            await self._follow_company(account.id)
         # One that was started while we looked: its parties are still served to the second that is paid.
         await self._sessions.end_for_account(account.id)
         await self._methods.forget_all(account.id)
