@@ -287,18 +287,23 @@ class CompanyView(View):
 
 class CompanyLowBalanceView(CompanyView):
     threshold: Money | None = None
+    usage_id: str | None = None
 
 
 class CompanyOwedView(CompanyView):
     owed: Money | None = None
+    usage_id: str | None = None
 
 
 class CompanyRechargedView(CompanyView):
     amount: Money | None = None
+    invoice_id: str | None = None
+    automatic: bool | None = None
 
 
 class CompanyRechargeFailedView(CompanyView):
     amount: Money | None = None
+    invoice_id: str | None = None
     reason: str | None = None
 
 

@@ -231,6 +231,11 @@ class _Process:
         announcer = SocketAnnouncer()
         notices = LowBalanceNotices(announcer, identity.outbox, realtime.presence.connected)
         stack.push_async_callback(notices.stop)
+
+        async def member_ids(company_id: str) -> list[str]:
+            # Asked when there is news, by when it is wired.
+            return await wired.services.companies.member_ids(company_id)
+
         company_news = await open_company_news(
             settings,
             storage.collections,
@@ -238,8 +243,7 @@ class _Process:
             clock=clock,
             push=realtime.push,
             outbox=identity.outbox,
-            # Asked when there is news, by when it is wired.
-            member_ids=lambda company_id: wired.services.companies.member_ids(company_id),
+            member_ids=member_ids,
             idle_ms=_DELIVERIES_EVERY_MS if role == WORKER else 60_000,
         )
         wired = await wire(

@@ -347,6 +347,7 @@ async def wire(
         new_id=new_id,
         projects=credits_room.projects,
         company_keys=api_keys,
+        hooks=company_news.webhooks,
     )
     companies = companies_room(
         company_records,

@@ -18,8 +18,8 @@ FREELANCER: Final = "019aa5e1f3a57c8d9e0f1a2b3c4d5e6f"
 COMPANY: Final = "019aa5e1a0b17d2e8f3a4b5c6d7e8f90"
 PROJECT: Final = "019aa5f0b3c47e5f8a9b0c1d2e3f4a5b"
 APPLICATION: Final = f"{FREELANCER}:{PROJECT}:1"
-COMPANY_EVENT: Final = f"low:{COMPANY}:2000:1"
 API_KEY: Final = "019aa5f5d2e37f4a8b9c0d1e2f3a4b5c"
+COMPANY_EVENT: Final = "low-019aa5f4e0c17a2b9d8c7b6a5f4e3d2c"
 CLIENT_MESSAGE: Final = "4f9c2a36-6a0e-4d9b-9c60-2f1f6f0c7f11"
 STARTED: Final = "2026-11-21T09:30:00.000Z"
 LATER: Final = "2026-11-21T09:34:10.250Z"
@@ -207,12 +207,15 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "delivered": True,
     "disabledAt": None,
     "eventId": COMPANY_EVENT,
+    "automatic": True,
+    "invoiceId": "019aa5f51d2e7b3c8a9f0e1d2c3b4a59",
     "lastAttemptAt": LATER,
     "lastStatus": 200,
     "nextAttemptAt": None,
     "owed": "3.75",
     "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
     "threshold": "20.00",
+    "usageId": "019aa5f4e0c17a2b9d8c7b6a5f4e3d2c",
     "url": "https://hooks.example.com/tarazu",
     "CompanyLowBalanceView.currency": "USD",
     "CompanyLowBalanceView.walletBalance": "18.40",

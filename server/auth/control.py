@@ -99,6 +99,14 @@ class CompanyKeys(Protocol):
         ...
 
 
+class CompanyHooks(Protocol):
+    """Where companies want to be told of their wallets."""
+
+    async def forget(self, company_id: str) -> None:
+        """Nothing is sent there any more. Harmless when repeated."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Deletion:
     """What a deletion left behind: money that its owner gave up, in smallest units, and application credits."""
@@ -125,6 +133,7 @@ class AccountControl:
         new_id: Callable[[], str],
         projects: CompanyProjects | None = None,
         company_keys: CompanyKeys | None = None,
+        hooks: CompanyHooks | None = None,
     ) -> None:
         self._rows = rows
         self._accounts = accounts
@@ -138,6 +147,7 @@ class AccountControl:
         self._new_id = new_id
         self._projects = projects
         self._company_keys = company_keys
+        self._hooks = hooks
 
     async def disable(self, account_id: str, *, reason: str, by: str) -> Account:
         """Shut the account: its tokens stop working, its sockets close, its consultation ends, a lawyer is not found any more.
@@ -313,6 +323,8 @@ class AccountControl:
             await self._company_keys.revoke_all(company_id)
         if self._projects is not None:
             await self._projects.close_all_of(company_id)
+        if self._hooks is not None:
+            await self._hooks.forget(company_id)
         while members := await self._rows.members_of(company_id, limit=_PAGE):
             for member in members:
                 await self.remove_member(member.id)

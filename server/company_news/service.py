@@ -55,6 +55,10 @@ class CompanyWebhooks:
         await self._webhooks.put(webhook)
         return webhook
 
+    async def forget(self, company_id: str) -> None:
+        """`CompanyHooks`: the company is no more."""
+        await self._webhooks.remove(company_id)
+
     async def webhook(self, company_id: str) -> Webhook | None:
         """The company's webhook, if it has one."""
         return await self._webhooks.get(company_id)

@@ -16,6 +16,7 @@ from server.company_news.news import LETTERS
 from server.notifications.company_letters import KINDS
 from tests.integration.socket_world import until
 from tests.support.api import Api, open_api
+from tests.support.http import PASSWORD
 from tests.support.letters import Letters
 from tests.support.manual_clock import ManualClock, turns
 from tests.support.webhook_receiver import Receiver, receiver
@@ -254,6 +255,15 @@ async def test_no_secret_is_kept_for_a_repeated_request(api: Api, there: Receive
         for secret in secrets
     )
     assert secrets[1] in str(rows["c_company_webhooks"])
+
+
+async def test_a_company_that_is_deleted_leaves_no_webhook_behind(api: Api, there: Receiver) -> None:
+    acme, zeta = await api.register(Role.COMPANY), await api.register(Role.COMPANY)
+    for company in (acme, zeta):
+        await company.call("PUT", WEBHOOK, json={"url": there.url})
+    assert (await acme.call("DELETE", "/auth/me", json={"password": PASSWORD})).status == 200
+    await api.idle()
+    assert [row[0] for row in api.everything()["c_company_webhooks"]] == [zeta.id]
 
 
 async def test_trying_a_webhook_is_limited(tmp_path: Path, there: Receiver) -> None:
