@@ -16,7 +16,7 @@ from billing_engine.usage.ports import Job
 from billing_engine.usage.recharges import AUTO
 from billing_engine.usage.rollups import Cell, Spending
 from server.routes.payments import OrderOut, order_of
-from server.wire import Id, Instant, MoneyIn, MoneyOut, PageQuery, WireModel, one_of
+from server.wire import Id, Instant, MoneyIn, MoneyOut, PageQuery, WireModel, one_of, rfc3339
 
 #: How far back the usage page looks (document 001).
 DAYS: Final = (7, 30, 90, 365)
@@ -316,9 +316,34 @@ class LedgerLineOut(WireModel):
             balance_after=format_minor(line.after_minor, asset),
             currency=asset.code,
             reference_id=line.reference,
-            metadata=dict(line.metadata),
+            metadata=_metadata(line.metadata, asset),
             created_at=line.at_ms,
         )
+
+
+def _metadata(facts: Mapping[str, Any], asset: Asset) -> dict[str, Any]:
+    """The entry's facts in the words of the wire."""
+    shown = {name: value for name, value in facts.items() if name not in _INSIDE and value is not None}
+    details = shown.pop("details", {})
+    if "usedAt" in shown:
+        shown["occurredAt"] = rfc3339(shown.pop("usedAt"))
+    if "invoice" in shown:
+        shown["invoice"] = number_of(shown.pop("invoice"))
+    if "job" in shown:
+        shown["jobId"] = shown.pop("job")
+    return shown | shown_details(details, asset)
+
+
+#: What an entry remembers for the meter alone.
+_INSIDE: Final = frozenset({"collectedUpto"})
+
+
+def shown_details(details: Mapping[str, Any], asset: Asset) -> dict[str, Any]:
+    """What was said of a usage; the price as money."""
+    shown = dict(details)
+    if "priceMinor" in shown:
+        shown["price"] = format_minor(int(shown.pop("priceMinor")), asset)
+    return shown
 
 
 # -- invoices

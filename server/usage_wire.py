@@ -19,6 +19,7 @@ from billing_engine.usage.model import (
 )
 from billing_engine.usage.service import MAX_QUANTITY, Recorded, Report
 from server.admin.wire import InstantIn
+from server.billing_wire import shown_details
 from server.wire import Id, Instant, MoneyOut, WireModel, one_of
 
 #: Nobody's interview is longer: a start and an end of two interviews.
@@ -279,9 +280,7 @@ class UsageDetailOut(UsageOut):
     def seen(cls, usage: Usage, asset: Asset, *, collected_minor: int) -> "UsageDetailOut":
         paid = usage.owed_upto is not None and usage.owed_upto <= collected_minor
         plain = UsageOut.of(Recorded(usage), asset)
-        details = {name: value for name, value in usage.details.items() if name != "priceMinor"}
-        if "priceMinor" in usage.details:
-            details["price"] = format_minor(int(usage.details["priceMinor"]), asset)
+        details = shown_details(usage.details, asset)
         shown = plain.model_dump(by_alias=False)
         status = UsageStatus.CHARGED.value if paid else usage.status.value
         return cls(**{**shown, **_instants(usage), "status": status}, details=details)

@@ -274,7 +274,8 @@ def credit(
     book = replace(book, invoices=number)
     if book.open is not None and book.open.id == paid.payment_id:
         book = replace(book, open=None, declines=0, not_before_ms=0)
-    account, book = _collect(account, book, paid.company_id, paid.source, replace(moment, day=day))
+    debt = _Debt(paid.company_id, paid.source, paid.payment_id)
+    account, book = _collect(account, book, debt, replace(moment, day=day))
     if book.owed_minor > 0:
         book = open_recharge(
             book,
@@ -286,9 +287,16 @@ def credit(
     return with_book(account, book), entry
 
 
-def _collect(
-    account: Account, book: Book, company_id: str, source: str, moment: Moment
-) -> tuple[Account, Book]:
+@dataclass(frozen=True, slots=True)
+class _Debt:
+    """What brought the money to pay a debt from: its permanent name, and what people call it."""
+
+    company_id: str
+    source: str
+    reference: str
+
+
+def _collect(account: Account, book: Book, debt: _Debt, moment: Moment) -> tuple[Account, Book]:
     """Pay what is owed, oldest first, as far as there is money."""
     amount_minor = min(book.owed_minor, account.spendable)
     if amount_minor <= 0:
@@ -296,11 +304,11 @@ def _collect(
     collected = book.collected_minor + amount_minor
     movement = Movement(
         account=account.id,
-        source=f"collect:{source}",
+        source=f"collect:{debt.source}",
         kind=OWED_COLLECTED,
         asset=account.asset,
-        reference=source,
-        transfers=(Transfer(account.id, receivable_of(company_id), amount_minor, OWED_COLLECTED),),
+        reference=debt.reference,
+        transfers=(Transfer(account.id, receivable_of(debt.company_id), amount_minor, OWED_COLLECTED),),
         facts={"entryType": ENTRY_TYPES[OWED_COLLECTED], "collectedUpto": collected},
     )
     account, _ = post(account, movement, at_ms=moment.at_ms, day=moment.day)
@@ -372,7 +380,8 @@ def refund(
     )
     account, entry = post(account, movement, at_ms=moment.at_ms, day=day)
     book = replace(book, refunded_minor=book.refunded_minor + amount_minor)
-    account, book = _collect(account, book, company_id, source, replace(moment, day=day))
+    debt = _Debt(company_id, source, charged.reference)
+    account, book = _collect(account, book, debt, replace(moment, day=day))
     return with_book(account, book), entry
 
 

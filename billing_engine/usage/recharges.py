@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from billing_engine.clock import Clock
-from billing_engine.errors import InvariantBroken
+from billing_engine.errors import InvariantBroken, NotFound
 from billing_engine.ledger.accounts import company_wallet_of, gateway_of
 from billing_engine.ledger.model import Account, Entry, Movement, Transfer
 from billing_engine.ledger.service import Ledger
@@ -268,7 +268,7 @@ class Recharges:
     async def _book(self, payment: Payment) -> Entry:
         """Credit the wallet and pay what is owed: one write. `PaymentService.book`."""
         movement = recharge_of(payment)
-        terms = await self._companies.terms(payment.payer_id)
+        time_zone = await self._time_zone(payment.payer_id)
         paid = Credit(
             payment_id=payment.id,
             company_id=payment.payer_id,
@@ -286,13 +286,20 @@ class Recharges:
                 account,
                 known,
                 paid=paid,
-                moment=Moment(at_ms, day_in(terms.time_zone, at_ms)),
+                moment=Moment(at_ms, day_in(time_zone, at_ms)),
                 next_id=next_id,
                 largest_recharge_minor=self.rules.max_minor,
             )
 
         entry: Entry = await self._change(payment.payer_id, change, source=movement.source)
         return entry
+
+    async def _time_zone(self, company_id: str) -> str:
+        try:
+            return (await self._companies.terms(company_id)).time_zone
+        except NotFound:
+            # A company that is closed is still credited with what it has paid.
+            return "UTC"
 
     async def _fulfil(self, payment: Payment) -> None:
         """What follows a credit, before the payment is PAID: the news. `PaymentService.fulfil`."""

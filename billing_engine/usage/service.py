@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from billing_engine.clock import Clock
-from billing_engine.errors import BillingError, InvariantBroken, Unavailable
+from billing_engine.errors import BillingError, InvariantBroken, NotFound, Unavailable
 from billing_engine.ledger.model import Entry
 from billing_engine.money import Asset, format_minor
 from billing_engine.usage.book import is_owed
@@ -29,6 +29,7 @@ from billing_engine.usage.ports import (
     EventKind,
     Job,
     Jobs,
+    ListChoice,
     Prices,
     UsageFilter,
     Usages,
@@ -265,20 +266,34 @@ class UsageService:
 
     async def drain(self, *, abandoned_after_ms: int = _LEFT_ALONE_MS) -> int:
         """Charge what is stored and not charged, in the order in which it came; how many there were. Harmless at any time."""
-        total = 0
+        total, stuck = 0, set[str]()
         while True:
             behind = set(self._behind)
             before_ms = self._clock.now_ms() - (0 if behind else abandoned_after_ms)
             found = await self._rows.queued(created_before_ms=before_ms, limit=_PER_ROUND)
             for company_id in dict.fromkeys(usage.company_id for usage in found):
-                terms = await self._companies.terms(company_id)
                 mine = [usage for usage in found if usage.company_id == company_id]
-                await asyncio.gather(*(self._charge(usage, terms) for usage in mine))
+                try:
+                    terms = await self._terms_of_gone(company_id)
+                    await asyncio.gather(*(self._charge(usage, terms) for usage in mine))
+                except Unavailable:
+                    raise
+                except BillingError as exc:
+                    # One company's books must not hold up the others'.
+                    stuck.add(company_id)
+                    log.error("usages cannot be charged: %r", exc, extra={"company": company_id})  # noqa: TRY400
             total += len(found)
-            if len(found) < _PER_ROUND:
+            if len(found) < _PER_ROUND or stuck:
                 # What came while we worked is stored, and next.
-                self._behind -= behind
+                self._behind -= behind - stuck
                 return total
+
+    async def _terms_of_gone(self, company_id: str) -> CompanyTerms:
+        """A company that is closed still owes what it has used."""
+        try:
+            return await self._companies.terms(company_id)
+        except NotFound:
+            return CompanyTerms(company_id, "", "UTC", (ListChoice("", 0),))
 
     # -- drafts ------------------------------------------------------------------------------------------------------
 
