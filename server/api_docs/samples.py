@@ -477,7 +477,7 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "RechargeOut.order": None,
     "RegisteredLawyerView.user": {
         "id": LAWYER, "email": "rao@example.com", "name": "Adv. Rao", "role": "LAWYER",
-        "profession": None, "companyName": None,
+        "profession": None, "companyName": None, "companyId": None,
     },
     "RevenueQuery.by": "day",
     "RevenueQuery.from": "2026-11-21",

@@ -170,7 +170,7 @@ async def test_the_whole_story_is_in_the_documented_words(api: Api) -> None:
         return answer.json
 
     tokens = {"accessToken", "refreshToken", "tokenType", "expiresIn"}
-    account = {"id", "email", "name", "role", "profession", "companyName"}
+    account = {"id", "email", "name", "role", "profession", "companyName", "companyId"}
     form = {"email": "asha@example.com", "password": PASSWORD, "name": "Asha"}
     registered = await api.anonymous.post("/auth/register", form)
     note("register", registered, 201, {"user", *tokens})
