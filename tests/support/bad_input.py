@@ -176,6 +176,8 @@ def _good(name: str, part: Schema, samples: Mapping[str, Any]) -> Any:
         return "20.00"
     if "enum" in part:
         return part["enum"][0]
+    if "examples" in part:
+        return part["examples"][0]
     match part.get("type"):
         case "string":
             return "x" * max(1, part.get("minLength", 1))
