@@ -16,7 +16,7 @@ from billing_engine.usage.ports import Job
 from billing_engine.usage.recharges import AUTO
 from billing_engine.usage.rollups import Cell, Spending
 from server.routes.payments import OrderOut, order_of
-from server.wire import Id, Instant, MoneyIn, MoneyOut, PageQuery, WireModel, one_of, rfc3339
+from server.wire import CompanyMoneyIn, Id, Instant, MoneyOut, PageQuery, WireModel, one_of, rfc3339
 
 #: How far back the usage page looks (document 001).
 DAYS: Final = (7, 30, 90, 365)
@@ -123,14 +123,14 @@ class AutoRechargeIn(WireModel):
     """
 
     enabled: bool
-    amount: MoneyIn = "100.00"
+    amount: CompanyMoneyIn = "100.00"
     payment_method_id: Id | None = None
 
 
 class RechargeIn(WireModel):
     """By a saved means of payment, or else at a page of the gateway; with `savePaymentMethod` the means of payment is kept."""
 
-    amount: MoneyIn
+    amount: CompanyMoneyIn
     payment_method_id: Id | None = None
     save_payment_method: bool = False
 
@@ -138,7 +138,7 @@ class RechargeIn(WireModel):
 class AlertsIn(WireModel):
     """At which balances the company is told, once each time the balance falls below one; an empty list switches it off."""
 
-    thresholds: Annotated[list[MoneyIn], Field(max_length=10)]
+    thresholds: Annotated[list[CompanyMoneyIn], Field(max_length=10)]
 
 
 class AlertsOut(WireModel):

@@ -154,6 +154,20 @@ MoneyIn = Annotated[
         }
     ),
 ]
+#: The same in the currency of companies (COMPANY_CURRENCY), which has more decimals than the one of consultations.
+CompanyMoneyIn = Annotated[
+    Any,
+    PlainValidator(_decimal),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "decimal", "pattern": r"^\d{1,9}(\.\d{1,6})?$"},
+                {"type": "number", "minimum": 0},
+            ],
+            "examples": ["0.002"],
+        }
+    ),
+]
 #: Money in major units as `billing_engine.money.format_minor` prints it.
 MoneyOut = Annotated[
     str,
