@@ -1,0 +1,175 @@
+"""What subscriptions and AI calls need from the outside, in their own words."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from billing_engine.subscriptions.model import ModelPrice, Provider, Tokens
+
+# -- AI providers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AiRequest:
+    """A caller's call, as it came. `body` is passed on byte for byte; `parsed` is what it says; `model` is the model that is asked for,
+    from the body, or from the query where the provider has it in the path.
+    """
+
+    provider: Provider
+    model: str
+    body: bytes
+    parsed: Mapping[str, Any]
+    is_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AiAnswer:
+    """A provider's whole answer. `tokens` is None where it did not count, as in an error."""
+
+    status: int
+    content_type: str
+    body: bytes
+    tokens: Tokens | None
+
+
+class AiStream(Protocol):
+    """A provider's answer as it comes. Iterating gives its bytes, unchanged; `close` ends it early."""
+
+    content_type: str
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    @property
+    def counted(self) -> Tokens | None:
+        """The provider's own count, once it has told it."""
+        ...
+
+    @property
+    def produced(self) -> Tokens:
+        """What is known to have been taken in and put out so far; an estimate as long as `counted` is None."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class AiProvider(Protocol):
+    """One provider of AI. Every adapter passes `tests/contract/ai_provider_contract.py`."""
+
+    name: Provider
+
+    def read(self, body: bytes, query: Mapping[str, str]) -> AiRequest:
+        """What a caller asks for. Raises `AiRequestInvalid`, which names the field: no JSON object, no model, a limit that is no
+        number, a stream whose end would not tell the count.
+        """
+        ...
+
+    def most(self, request: AiRequest, price: ModelPrice) -> Tokens:
+        """The most that the call can need, from the request's own limits and the model's; never less than what it will be billed."""
+        ...
+
+    async def call(self, request: AiRequest) -> AiAnswer:
+        """Ask. An answer of 4xx or 5xx is an answer. Raises `AiUnavailable`: there was none; nothing is billed for it."""
+        ...
+
+    async def stream(self, request: AiRequest) -> "AiStream | AiAnswer":
+        """Ask; the answer as it comes, or a whole one where it is an error. Raises `AiUnavailable`."""
+        ...
+
+
+# -- subscriptions ---------------------------------------------------------------------------------------------------
+
+
+class SubscriptionStatus(StrEnum):
+    """How a subscription stands at the gateway."""
+
+    #: Asked for, not paid yet.
+    PENDING = "PENDING"
+    ACTIVE = "ACTIVE"
+    #: The payment of this cycle has failed; it is tried again.
+    PAST_DUE = "PAST_DUE"
+    ENDED = "ENDED"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySubscription:
+    """A subscription as the gateway knows it now. `user_id` and `tier` are ours, from its metadata. `cancels`: it ends at `period_end_ms`."""
+
+    id: str
+    user_id: str
+    tier: str
+    status: SubscriptionStatus
+    period_start_ms: int
+    period_end_ms: int
+    cancels: bool
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayInvoice:
+    """An invoice for one period of a subscription, as the gateway knows it now. `tier` is what it was made for."""
+
+    id: str
+    subscription_id: str
+    tier: str
+    period_start_ms: int
+    period_end_ms: int
+    amount_minor: int
+    currency: str
+    is_paid: bool
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionWish:
+    """Somebody wants to subscribe. `reference` is our operation: a repeat answers the same page."""
+
+    reference: str
+    user_id: str
+    email: str
+    tier: str
+    amount_minor: int
+    currency: str
+    customer_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutPage:
+    """Where to subscribe; `id` is the gateway's. Without a URL there is nothing to do: the simulated one is paid at once."""
+
+    id: str
+    url: str | None
+
+
+class SubscriptionGateway(Protocol):
+    """A gateway that charges every 30 days. Failures as in `billing_engine.payments.ports.Gateway`: `GatewayUnavailable` is of unknown
+    outcome and a repeat is harmless, `GatewayRefused` has done nothing.
+    """
+
+    name: str
+
+    async def checkout(self, wish: SubscriptionWish) -> CheckoutPage: ...
+
+    async def subscription_of(self, checkout_id: str) -> str | None:
+        """The subscription that a page led to; None as long as nobody has paid there."""
+        ...
+
+    async def subscription(self, subscription_id: str) -> GatewaySubscription | None:
+        """As it is now; None: the gateway has no such one, or it is none of ours."""
+        ...
+
+    async def invoices(self, subscription_id: str) -> Sequence[GatewayInvoice]:
+        """Its invoices, oldest first."""
+        ...
+
+    async def set_cancels(self, subscription_id: str, cancels: bool) -> None:
+        """End it at the end of its cycle, or not after all."""
+        ...
+
+    async def change_tier(
+        self, subscription_id: str, *, tier: str, amount_minor: int, currency: str, cycle_ends_ms: int | None, key: str
+    ) -> None:
+        """From its next invoice on it is another tier at another price; nothing is charged now. `cycle_ends_ms` moves the end of the
+        running cycle there. Repeating it with the same `key` changes nothing.
+        """
+        ...
