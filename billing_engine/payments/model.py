@@ -12,6 +12,7 @@ class Purpose(StrEnum):
     WALLET = "wallet"
     CREDITS = "credits"
     COMPANY = "company"
+    PLAN = "plan"
 
 
 class PaymentStatus(StrEnum):

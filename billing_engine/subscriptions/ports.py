@@ -77,6 +77,54 @@ class AiProvider(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    """One AI call as it is logged. Until it is done nobody knows what it cost. `day` is the local day on which it ended.
+
+    `credits_milli` is what was taken, `loss_milli` what could not be; `cost_minor` the provider's price in smallest units of USD.
+    """
+
+    id: str
+    user_id: str
+    provider: str
+    model: str
+    tier: str
+    started_at_ms: int
+    is_open: bool = True
+    outcome: str = "STARTED"
+    day: str = ""
+    ended_at_ms: int | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    tokens: int = 0
+    cost_minor: int = 0
+    credits_milli: int = 0
+    loss_milli: int = 0
+    latency_ms: int = 0
+
+
+class CallRows(Protocol):
+    """The log of AI calls. All methods raise `Unavailable`."""
+
+    async def add(self, row: CallRow) -> None:
+        """Insert, unless it is there."""
+        ...
+
+    async def finish(self, row: CallRow) -> None:
+        """Replace it, if it is still open."""
+        ...
+
+    async def get(self, call_id: str) -> CallRow | None: ...
+
+    async def open_before(self, started_before_ms: int, *, limit: int) -> list[CallRow]:
+        """Those that are open and began before then, oldest first."""
+        ...
+
+    async def list_for(self, user_id: str, *, limit: int, before: str | None) -> list[CallRow]:
+        """The user's, newest first; `before` is the id of the last one of the previous page."""
+        ...
+
+
 # -- subscriptions ---------------------------------------------------------------------------------------------------
 
 
