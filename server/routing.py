@@ -84,12 +84,13 @@ class Reply:
 class Document:
     """An answer that is ready to be sent as it is: a page, a picture, JSON that was made at start-up.
 
-    Its route names the media type in `media_type`, unless the document has one of its own.
+    Its route names the media type in `media_type`, and the status in `status`, unless the document has one of its own.
     """
 
     body: bytes
     media_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,11 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class RawBody:
-    """A body as it came, for whoever checks a signature over it. Header names are in lower case."""
+    """A body as it came, for whoever checks a signature over it or passes it on, with the query. Header names are in lower case."""
 
     body: bytes
     headers: Mapping[str, str]
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 Answer = BaseModel | Reply | Document | Stream

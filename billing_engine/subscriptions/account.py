@@ -4,7 +4,7 @@ Which tier it is, which cycle, and what was used in it stand in the account's ow
 the document's four checks and the hold are one write that the store refuses or keeps: parallel calls cannot pass a limit together.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from billing_engine.ledger.model import (
     open_hold,
     post,
 )
+from billing_engine.money import AI_CREDIT, format_minor
 from billing_engine.subscriptions.catalogue import Tiers
 from billing_engine.subscriptions.errors import (
     LimitExceeded,
@@ -47,7 +48,7 @@ _CALL: Final = "aicall:"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The facts of a subscriber's account. Credits in thousandths, `cost_minor` in smallest units of USD; instants in epoch milliseconds.
+    """The facts of a subscriber's account: credits in thousandths, `cost_minor` in smallest units of USD, instants in milliseconds.
 
     `cycle` names the billing cycle and is part of its entries' keys. `tokens`, `requests` and `cost_minor` are what was used in it.
     `ends`: no payment is expected for the next one.
@@ -95,17 +96,17 @@ class Moment:
 def rolled(account: Account, tiers: Tiers, moment: Moment) -> Account:
     """The account in the cycle of this instant: a cycle that is over is ended, and the next one that nobody pays for begun.
 
-    Paid cycles begin with their payment (`begin_paid`). Where it does not come, the old one goes on for a grace, and then the free tier
+    Paid cycles begin with their payment (`begin_paid`). Where it does not come, the old one goes on for a grace; then the free tier
     begins where the paid cycle ended. However many boundaries have passed, credits are reset once.
     """
     plan = plan_of(account)
     now_ms = moment.at_ms
     if plan.tier == "":
-        return _begun(account, tiers.free, f"free-{now_ms}", now_ms, now_ms + CYCLE_MS, moment)
+        return _begun(account, tiers.free, _Cycle(f"free-{now_ms}", now_ms, now_ms + CYCLE_MS), moment)
     if now_ms < plan.end_ms + (GRACE_MS if plan.is_paid and not plan.ends else 0):
         return account
     start_ms = plan.end_ms + (now_ms - plan.end_ms) // CYCLE_MS * CYCLE_MS
-    return _begun(account, tiers.free, f"free-{start_ms}", start_ms, start_ms + CYCLE_MS, moment)
+    return _begun(account, tiers.free, _Cycle(f"free-{start_ms}", start_ms, start_ms + CYCLE_MS), moment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def begin_paid(
     if is_over or (plan.is_paid and paid.start_ms <= plan.start_ms):
         return account, None
     tier = tiers.get(paid.tier)
-    account = _begun(account, tier, paid.name, paid.start_ms, paid.end_ms, moment)
+    account = _begun(account, tier, _Cycle(paid.name, paid.start_ms, paid.end_ms), moment)
     return account, account.tail[-1]
 
 
@@ -148,19 +149,27 @@ def end_with_cycle(account: Account, *, ends: bool, at_once: bool, moment: Momen
     return rolled(_with_plan(account, replace(plan, ends=ends)), tiers, moment)
 
 
-def _begun(
-    account: Account, tier: Tier, cycle: str, start_ms: int, end_ms: int, moment: Moment
-) -> Account:
+@dataclass(frozen=True, slots=True)
+class _Cycle:
+    """A billing cycle: its permanent name, and when it begins and ends."""
+
+    name: str
+    start_ms: int
+    end_ms: int
+
+
+def _begun(account: Account, tier: Tier, cycle: _Cycle, moment: Moment) -> Account:
     """What is left expires, the allowance is granted, the counters begin anew. What open calls hold is settled by their close."""
-    left = account.spendable
+    left, was = account.spendable, plan_of(account).tier
     if left > 0:
-        account = _posted(
-            account, f"expire:{cycle}", EXPIRED, (Transfer(account.id, ISSUED_AI_CREDITS, left, EXPIRED),), moment
-        )
-    if tier.credits_milli > 0:
-        grant = Transfer(ISSUED_AI_CREDITS, account.id, tier.credits_milli, GRANTED)
-        account = _posted(account, grant_source(cycle), GRANTED, (grant,), moment, tier=tier.name)
-    plan = Plan(tier.name, cycle, start_ms, end_ms, tier.credits_milli)
+        gone = Transfer(account.id, ISSUED_AI_CREDITS, left, EXPIRED)
+        account = _posted(account, f"expire:{cycle.name}", EXPIRED, (gone,), moment)
+    # Also where there is nothing to grant: a repeat is known by this entry.
+    grant = Transfer(ISSUED_AI_CREDITS, account.id, tier.credits_milli, GRANTED)
+    transfers = (grant,) if tier.credits_milli else ()
+    source = grant_source(cycle.name)
+    account = _posted(account, source, GRANTED, transfers, moment, tier=tier.name, was=was)
+    plan = Plan(tier.name, cycle.name, cycle.start_ms, cycle.end_ms, tier.credits_milli)
     return _with_plan(account, plan)
 
 
@@ -195,15 +204,21 @@ def apply_upgrade(
     """The higher tier's limits at once and its share of credits; what was used stays used, the cycle's end does not move."""
     if known is not None:
         return account, known
-    tier = tiers.get(upgrade.tier)
+    tier, was = tiers.get(upgrade.tier), plan_of(account).tier
     if upgrade.resets:
-        cycle = f"upgrade-{upgrade.id}"
-        account = _begun(account, tier, cycle, moment.at_ms, moment.at_ms + CYCLE_MS, moment)
+        cycle = _Cycle(f"upgrade-{upgrade.id}", moment.at_ms, moment.at_ms + CYCLE_MS)
+        account = _begun(account, tier, cycle, moment)
         # The key that a repeat is known by.
-        account = _posted(account, upgrade_source(upgrade.id), UPGRADED, (), moment, tier=tier.name)
+        account = _posted(account, upgrade_source(upgrade.id), UPGRADED, (), moment, tier=tier.name, was=was)
         return account, account.tail[-1]
-    transfers = (Transfer(ISSUED_AI_CREDITS, account.id, upgrade.credits_milli, UPGRADED),)
-    account = _posted(account, upgrade_source(upgrade.id), UPGRADED, transfers, moment, tier=tier.name)
+    transfers = (
+        (Transfer(ISSUED_AI_CREDITS, account.id, upgrade.credits_milli, UPGRADED),)
+        if upgrade.credits_milli
+        else ()
+    )
+    account = _posted(
+        account, upgrade_source(upgrade.id), UPGRADED, transfers, moment, tier=tier.name, was=was
+    )
     plan = plan_of(account)
     if tiers.get(plan.tier).rank < tier.rank:
         plan = replace(plan, tier=tier.name)
@@ -256,12 +271,13 @@ def begin_call(
     price = wanted.price
     if price.provider not in tier.providers:
         better = tiers.next_with(tier, lambda other: price.provider in other.providers)
-        raise ProviderNotAvailable(tier=tier.name, upgrade=better)
+        raise ProviderNotAvailable(tier=tier.name, upgrade=_name(better))
     if not tier.may_use(price.provider, price.model):
         better = tiers.next_with(
-            tier, lambda other: price.provider in other.providers and other.may_use(price.provider, price.model)
+            tier,
+            lambda other: price.provider in other.providers and other.may_use(price.provider, price.model),
         )
-        raise ModelNotAvailable(tier=tier.name, upgrade=better)
+        raise ModelNotAvailable(tier=tier.name, upgrade=_name(better))
     cost = cost_of(wanted.most, price, tier.credit_markup)
     if account.spendable < cost.credits_milli:
         raise _short(cost.credits_milli, account.spendable)
@@ -288,32 +304,35 @@ def begin_call(
 
 def _check_limits(plan: Plan, tier: Tier, tiers: Tiers, calls: list[Hold], most: Tokens) -> None:
     reserved = sum(int(hold.facts["tokens"]) for hold in calls)
-    if plan.requests + len(calls) + 1 > tier.monthly_requests:
-        raise _limited("requests", plan.requests + len(calls), tier.monthly_requests, plan, tier, tiers)
-    if plan.tokens + reserved + most.total > tier.monthly_tokens:
-        raise _limited("tokens", plan.tokens + reserved, tier.monthly_tokens, plan, tier, tiers)
+    requests, tokens = plan.requests + len(calls), plan.tokens + reserved
+    if requests + 1 > tier.monthly_requests:
+        better = tiers.next_with(tier, lambda other: other.monthly_requests > tier.monthly_requests)
+        raise _limited("requests", requests, tier.monthly_requests, plan, better)
+    if tokens + most.total > tier.monthly_tokens:
+        better = tiers.next_with(tier, lambda other: other.monthly_tokens > tier.monthly_tokens)
+        raise _limited("tokens", tokens, tier.monthly_tokens, plan, better)
 
 
-def _limited(
-    limit: str, used: int, allowed: int, plan: Plan, tier: Tier, tiers: Tiers
-) -> LimitExceeded:
-    better: Callable[[Tier], bool] = (
-        (lambda other: other.monthly_requests > allowed)
-        if limit == "requests"
-        else (lambda other: other.monthly_tokens > allowed)
-    )
+def _limited(name: str, used: int, allowed: int, plan: Plan, better: Tier | None) -> LimitExceeded:
     return LimitExceeded(
-        limit_name=limit,
+        limit=name,
         used=used,
         allowed=allowed,
-        tier=tier.name,
-        upgrade=tiers.next_with(tier, better),
-        resets_at_ms=plan.end_ms,
+        tier=plan.tier,
+        upgrade=_name(better),
+        resets_at=plan.end_ms,
     )
+
+
+def _name(tier: Tier | None) -> str | None:
+    return None if tier is None else tier.name
 
 
 def _short(required_milli: int, available_milli: int) -> NotEnoughCredits:
-    return NotEnoughCredits(required_milli=required_milli, available_milli=max(0, available_milli))
+    return NotEnoughCredits(
+        required=format_minor(required_milli, AI_CREDIT),
+        available=format_minor(max(0, available_milli), AI_CREDIT),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +344,14 @@ class Outcome:
 
 
 def end_call(
-    account: Account, known: Entry | None, *, hold: Hold, outcome: Outcome, price: ModelPrice, markup: Any, moment: Moment
+    account: Account,
+    known: Entry | None,
+    *,
+    hold: Hold,
+    outcome: Outcome,
+    price: ModelPrice,
+    markup: Any,
+    moment: Moment,
 ) -> tuple[Account, Entry]:
     """Take what the call really cost from its hold, give the rest back: one write, once.
 
@@ -357,7 +383,13 @@ def end_call(
         **outcome.facts,
     }
     account, entry = close_hold(
-        account, hold, kind=CALLED, transfers=tuple(transfers), facts=facts, at_ms=moment.at_ms, day=moment.day
+        account,
+        hold,
+        kind=CALLED,
+        transfers=tuple(transfers),
+        facts=facts,
+        at_ms=moment.at_ms,
+        day=moment.day,
     )
     if over > 0:
         more = (Transfer(account.id, ISSUED_AI_CREDITS, over, ADJUSTED),)

@@ -1,7 +1,7 @@
 """AI calls: checked and held before, passed on as they are, captured from the provider's own count after (SPEC 10).
 
-The hold is the promise that the call is paid. It is closed by whoever gets to it: the request when the provider has answered, also when
-its caller has gone; after a crash, recovery, from what the hold knows of the stream. A close decides once, so the log's row copies it.
+The hold is the promise that the call is paid. It is closed by whoever gets to it: the request when the provider has answered, also
+when its caller has gone; after a crash, recovery, from what the hold knows of the stream. A close decides once; the log copies it.
 """
 
 import asyncio

@@ -4,14 +4,14 @@ from billing_engine.errors import Conflict, Invalid, NotEnough, NotFound, Refuse
 
 
 class NotEnoughCredits(NotEnough):
-    """The credits do not cover the most that this call can cost; nothing was asked of the provider. Carries `required`, `available`."""
+    """The credits do not cover the most that this call can cost; nothing was asked of the provider."""
 
     code = "INSUFFICIENT_CREDITS"
     detail = "Your credits do not cover this call."
 
 
 class LimitExceeded(Refused):
-    """A limit of the tier for this cycle is reached: carries `limit`, `used`, `allowed`, `resets_at` and the next tier as `upgrade`."""
+    """A limit of the tier for this cycle is reached, or would be: which, how much was used, and the next tier as `upgrade`."""
 
     code = "LIMIT_EXCEEDED"
     detail = "Your tier's limit for this billing cycle is reached."
@@ -56,6 +56,13 @@ class AiRequestInvalid(Invalid):
     """The call says what cannot be; `field` names it."""
 
     code = "VALIDATION_FAILED"
+
+
+class ProviderFailed(Unavailable):
+    """The provider answered with a failure of its own, or refused our key; nothing was charged. Carries `provider_status`."""
+
+    code = "PROVIDER_FAILED"
+    detail = "The provider failed. Nothing was charged."
 
 
 class AiUnavailable(Unavailable):

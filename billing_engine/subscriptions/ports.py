@@ -12,8 +12,8 @@ from billing_engine.subscriptions.model import ModelPrice, Provider, Tokens
 
 @dataclass(frozen=True, slots=True)
 class AiRequest:
-    """A caller's call, as it came. `body` is passed on byte for byte; `parsed` is what it says; `model` is the model that is asked for,
-    from the body, or from the query where the provider has it in the path.
+    """A caller's call, as it came. `body` is passed on byte for byte; `parsed` is what it says; `model` is what is asked for, in
+    the body, or in the query where the provider has it in the path.
     """
 
     provider: Provider
@@ -141,7 +141,7 @@ class SubscriptionStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GatewaySubscription:
-    """A subscription as the gateway knows it now. `user_id` and `tier` are ours, from its metadata. `cancels`: it ends at `period_end_ms`."""
+    """A subscription as the gateway knows it now. `user_id` and `tier` are ours. `cancels`: it ends at `period_end_ms`."""
 
     id: str
     user_id: str
@@ -215,9 +215,117 @@ class SubscriptionGateway(Protocol):
         ...
 
     async def change_tier(
-        self, subscription_id: str, *, tier: str, amount_minor: int, currency: str, cycle_ends_ms: int | None, key: str
+        self,
+        subscription_id: str,
+        *,
+        tier: str,
+        amount_minor: int,
+        currency: str,
+        cycle_ends_ms: int | None,
+        key: str,
     ) -> None:
         """From its next invoice on it is another tier at another price; nothing is charged now. `cycle_ends_ms` moves the end of the
         running cycle there. Repeating it with the same `key` changes nothing.
         """
         ...
+
+
+# -- plans -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A user's subscription as we know it; one a user, the latest. `reference` is the operation that asked for it.
+
+    `wanted_tier` is what it is to be from its next invoice on, as long as the gateway has not been told; `wanted_key` names that
+    change there. `check_at_ms` says when the gateway is asked next; None: not until it tells something.
+    """
+
+    user_id: str
+    reference: str
+    tier: str
+    status: SubscriptionStatus
+    created_at_ms: int
+    checkout_id: str | None = None
+    checkout_url: str | None = None
+    subscription_id: str | None = None
+    period_end_ms: int = 0
+    cancels: bool = False
+    next_tier: str | None = None
+    wanted_tier: str | None = None
+    wanted_key: str = ""
+    wanted_cycle_ends_ms: int | None = None
+    check_at_ms: int | None = None
+    revision: int = 0
+
+
+class Subscriptions(Protocol):
+    """The stored subscriptions. All methods raise `Unavailable`."""
+
+    async def get(self, user_id: str) -> Subscription | None: ...
+
+    async def put(self, subscription: Subscription, *, expect_revision: int | None) -> bool:
+        """Replace the user's, by compare-and-set on the revision; with None insert the first. Whether it was."""
+        ...
+
+    async def due(self, now_ms: int, *, limit: int) -> list[Subscription]:
+        """Those whose gateway is to be asked by now, the longest due first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TierChange:
+    """Somebody's tier became another one. `id` names what changed it. `day` is the local day."""
+
+    id: str
+    user_id: str
+    was: str
+    tier: str
+    at_ms: int
+    day: str
+
+
+class TierChanges(Protocol):
+    """What metrics count. Raises `Unavailable`."""
+
+    async def add(self, change: TierChange) -> None:
+        """Insert, unless it is there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredQuote:
+    """What an upgrade was quoted at, and until when that holds."""
+
+    id: str
+    user_id: str
+    was: str
+    tier: str
+    amount_minor: int
+    credits_milli: int
+    resets: bool
+    expires_at_ms: int
+
+
+class Quotes(Protocol):
+    """The quotes. All methods raise `Unavailable`."""
+
+    async def add(self, quote: StoredQuote) -> None: ...
+
+    async def get(self, quote_id: str) -> StoredQuote | None: ...
+
+    async def latest(self, user_id: str, tier: str, *, resets: bool, at_ms: int) -> StoredQuote | None:
+        """The user's newest quote of that upgrade that still holds."""
+        ...
+
+
+class PlanNews(Protocol):
+    """Tells subscribers. Telling again (the same `id`) changes nothing. All methods raise `Unavailable`."""
+
+    async def began(self, id_: str, user_id: str, *, tier: str, ends_at_ms: int) -> None: ...
+
+    async def payment_failed(self, id_: str, user_id: str, *, tier: str, grace_ends_ms: int) -> None: ...
+
+    async def ended(self, id_: str, user_id: str, *, tier: str) -> None: ...
+
+    async def upgraded(self, id_: str, user_id: str, *, tier: str) -> None: ...

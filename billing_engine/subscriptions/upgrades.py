@@ -19,8 +19,8 @@ class Quote:
 
 
 def quote(old: Tier, new: Tier, *, remaining_ms: int) -> Quote:
-    """The rest of the cycle at the new price instead of the old one: (new - old) x remaining / cycle, rounded half up to a cent; and the
-    same share of the allowance's increase, rounded down to a thousandth.
+    """The rest of the cycle at the new price instead of the old one: (new - old) x remaining / cycle, half up to a cent; and the same
+    share of the allowance's increase, rounded down to a thousandth.
     """
     left_ms = min(max(remaining_ms, 0), CYCLE_MS)
     cents, rest = divmod((new.price_minor - old.price_minor) * left_ms, CYCLE_MS * _CENT_MINOR)

@@ -266,7 +266,7 @@ def _under(call: Call[Any, Any], operation_id: str) -> Call[Any, Any]:
 
 def _document(route: Route, document: Document) -> web.Response:
     headers = {"Content-Type": document.media_type or route.media_type, **document.headers}
-    return web.Response(body=document.body, status=route.status, headers=headers)
+    return web.Response(body=document.body, status=document.status or route.status, headers=headers)
 
 
 def _stream(route: Route, stream: Stream) -> web.Response:
