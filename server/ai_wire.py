@@ -126,7 +126,7 @@ class LimitsOut(WireModel):
 
 
 class CreditsOut(WireModel):
-    """The credits of now. `totalCredits` is what this cycle gave; `remaining` what may be spent: what calls under way hold is not in it."""
+    """The credits of now. `totalCredits` is what this cycle gave, `remaining` what may be spent: without what calls under way hold."""
 
     total_credits: MoneyOut
     remaining: MoneyOut

@@ -6,7 +6,7 @@ when its caller has gone; after a crash, recovery, from what the hold knows of t
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
@@ -302,7 +302,7 @@ class MeteredStream:
         self.settled: Settled | None = None
         self._ending: asyncio.Task[None] | None = None
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes]:
         """The bytes as they come. Closed early, the caller pays what was produced.
 
         Raises `AiUnavailable`: the provider broke off; what it has counted or produced is paid.
