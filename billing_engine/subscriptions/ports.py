@@ -167,7 +167,14 @@ class SubscriptionGateway(Protocol):
         ...
 
     async def change_tier(
-        self, subscription_id: str, *, tier: str, amount_minor: int, currency: str, cycle_ends_ms: int | None, key: str
+        self,
+        subscription_id: str,
+        *,
+        tier: str,
+        amount_minor: int,
+        currency: str,
+        cycle_ends_ms: int | None,
+        key: str,
     ) -> None:
         """From its next invoice on it is another tier at another price; nothing is charged now. `cycle_ends_ms` moves the end of the
         running cycle there. Repeating it with the same `key` changes nothing.
