@@ -6,6 +6,7 @@ counts. Nobody waits for counting: a reader adds the entries that came after wha
 charged before the question, and costs the length of the answer.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -129,8 +130,7 @@ class Rollups:
             for entry in entries:
                 for scope in scopes_of(entry):
                     by_counter[entry.day[:7], scope].append(entry)
-            for (month, scope), mine in by_counter.items():
-                await self._add(company_id, month, scope, mine)
+            await self._add(company_id, by_counter)
             await self._counters.raise_upto(company_id, entries[-1].seq)
             total += len(entries)
             if len(entries) < CHUNK:
@@ -141,16 +141,24 @@ class Rollups:
         found = await self._ledger.entries(company_wallet_of(company_id), above=seq, limit=limit)
         return [entry for number, entry in enumerate(found, seq + 1) if entry.seq == number]
 
-    async def _add(self, company_id: str, month: str, scope: str, entries: Sequence[Entry]) -> None:
+    async def _add(self, company_id: str, by_counter: Mapping[tuple[str, str], Sequence[Entry]]) -> None:
+        """Raise all these counters, side by side: a store that commits many writes together commits these together."""
+        left = dict(by_counter)
         for attempt in range(ATTEMPTS):
             await let_rivals_finish(attempt)
-            found = await self._counters.get_many(company_id, [month], [scope])
-            counter = found.get((month, scope)) or Counter(company_id, month, scope, 0, {})
-            new = [entry for entry in entries if entry.seq > counter.seq]
-            if not new:
-                return
-            raised = replace(counter, seq=new[-1].seq, cells=added(counter.cells, new))
-            if await self._counters.put(raised, expect_seq=counter.seq):
+            months, scopes = ({key[part] for key in left} for part in (0, 1))
+            found = await self._counters.get_many(company_id, sorted(months), sorted(scopes))
+            raised: dict[tuple[str, str], tuple[Counter, int]] = {}
+            for (month, scope), entries in left.items():
+                counter = found.get((month, scope)) or Counter(company_id, month, scope, 0, {})
+                if new := [entry for entry in entries if entry.seq > counter.seq]:
+                    cells = added(counter.cells, new)
+                    raised[month, scope] = replace(counter, seq=new[-1].seq, cells=cells), counter.seq
+            done = await asyncio.gather(
+                *(self._counters.put(counter, expect_seq=seq) for counter, seq in raised.values())
+            )
+            left = {key: left[key] for key, is_done in zip(raised, done, strict=True) if not is_done}
+            if not left:
                 return
         raise Unavailable(reason="a counter is being raised by others", company=company_id)
 
