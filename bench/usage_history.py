@@ -87,7 +87,7 @@ def _usages(company_id: str, count: int, first_ms: int) -> Iterator[Usage]:
     for n in range(count):
         at_ms = first_ms + int(n * step_ms)
         price = _PRICES[n % len(_PRICES)]
-        quantity = 1 if price.unit == "cv" else 1 + n % 997
+        quantity = {"cv": 1, "token": 1 + n % 997, "minute": 1 + n % 61}[price.unit]
         yield Usage(
             id=f"{at_ms:012x}7{n & 0xFFF:03x}8{n:015x}",
             company_id=company_id,

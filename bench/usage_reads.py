@@ -4,7 +4,7 @@
 
 One company with 200 jobs that were all used on each of 365 days, on the whole server as `tarazu serve` starts it, pinned to one core. Its
 back end reports 100 usages a second meanwhile. Each client asks the next question as soon as it has its answer, so with 8 clients an
-answer waits for seven others. `/healthz` stands beside: what the same server takes for an answer that is always the same. `--database`
+answer waits for seven others. CPU is of the server's process, the usages beside included. `/healthz` stands beside: what the same server takes for an answer that is always the same. `--database`
 keeps the file, which takes minutes to write, for the next run.
 """
 
@@ -114,7 +114,8 @@ async def measure(target: Target, company: Company, arguments: argparse.Namespac
                     cpu = target.cpu_s() - cpu
                     p99 = sorted(found)[min(len(found) - 1, len(found) * 99 // 100)]
                     print(
-                        f"{name:20} {percentiles(found)}   {len(found) / took:6.0f}/s   server {cpu / took:4.0%} of a core"
+                        f"{name:20} {percentiles(found)}   {len(found) / took:6.0f}/s   server {cpu / took:4.0%} of a core,"
+                        f" {1_000 * cpu / len(found):6.2f} ms an answer"
                         f"   reported: {percentiles(reporting.took_ms)}   {load()}"
                         f"   {'met' if p99 < TARGET_P99_MS else 'MISSED'}",
                         flush=True,
