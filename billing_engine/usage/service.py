@@ -104,6 +104,8 @@ class UsageService:
         self._tasks: set[asyncio.Task[Any]] = set()
         #: Companies whose charge failed: their next usages wait behind it, until the worker has caught up.
         self._behind: set[str] = set()
+        #: Companies whose usages are being counted by us.
+        self._counting: set[str] = set()
         self._known_jobs: dict[tuple[str, str], None] = {}
 
     # -- recording ---------------------------------------------------------------------------------------------------
@@ -221,7 +223,9 @@ class UsageService:
             # It is charged, and the answer may say so; the worker finds the entry and marks it.
             log.warning("a charged usage is marked later: %r", exc, extra={"usage": usage.id})
         self._news.changed(usage.company_id)
-        if entry.seq % COUNT_EVERY == 0:
+        if entry.seq % COUNT_EVERY == 0 and usage.company_id not in self._counting:
+            # Whoever counts already goes on until little is left: a second one would only be in the way.
+            self._counting.add(usage.company_id)
             self._keep(asyncio.create_task(self._count(usage.company_id), name="usage-rollups"))
         return settled
 
@@ -231,6 +235,8 @@ class UsageService:
         except Unavailable as exc:
             # Whoever looks next counts.
             log.warning("usages are counted later: %r", exc, extra={"company": company_id})
+        finally:
+            self._counting.discard(company_id)
 
     def _keep(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.add(task)

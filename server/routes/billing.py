@@ -87,11 +87,6 @@ async def usage(call: Call[None, UsageQuery]) -> UsagePageOut:
     jobs = found[: query.limit]
     scopes = [query.job_id or WHOLE, *(job.id for job in jobs)]
     spent = await room.rollups.spent(company_id, first_day=first_day, last_day=last_day, scopes=scopes)
-    if query.type is not None:
-        spent = {
-            scope: {cell: sums for cell, sums in cells.items() if cell.type == query.type}
-            for scope, cells in spent.items()
-        }
     whole = spent[scopes[0]]
     return UsagePageOut(
         company_id=company_id,
@@ -99,9 +94,13 @@ async def usage(call: Call[None, UsageQuery]) -> UsagePageOut:
         days=days,
         from_=first_day,
         to=last_day,
-        usage=CardsOut.of(whole, room.asset),
-        daily=daily_of(whole, [days_before(last_day, back) for back in range(days - 1, -1, -1)], room.asset),
-        jobs=[job_usage_of(job, spent[job.id], room.asset) for job in jobs],
+        usage=CardsOut.of(whole.by_kind(query.type), room.asset),
+        daily=daily_of(
+            whole.by_day(query.type),
+            [days_before(last_day, back) for back in range(days - 1, -1, -1)],
+            room.asset,
+        ),
+        jobs=[job_usage_of(job, spent[job.id].by_kind(query.type), room.asset) for job in jobs],
         next_cursor=encode_cursor(jobs[-1].created_at_ms, jobs[-1].id) if len(found) > query.limit else None,
     )
 
