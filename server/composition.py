@@ -22,6 +22,7 @@ from chat.errors import Unauthenticated as NotAuthenticated
 from chat.namespace import BYE_DISABLED, BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
 from chat.service import ChatService
+from server.ai.setup import open_ai_providers
 from server.announcer import SocketAnnouncer
 from server.app import build_app
 from server.auth.accounts import Accounts
@@ -219,6 +220,7 @@ class _Process:
             )
         )
         gateways = await stack.enter_async_context(open_gateways(settings))
+        ai_providers = await stack.enter_async_context(open_ai_providers(settings))
         metrics = Metrics()
         await stack.enter_async_context(metrics.sampling())
         ledger = Ledger(storage.ledger, clock, lambda at_ms: local_day(at_ms, settings.zone))
@@ -259,6 +261,7 @@ class _Process:
             company_news=company_news,
             metrics=metrics,
             gateways=gateways,
+            ai_providers=ai_providers,
             readiness={
                 "storage": storage.ping,
                 "locks": between.locks.ping,
@@ -266,6 +269,7 @@ class _Process:
             },
             role=role,
         )
+        stack.push_async_callback(wired.services.ai.calls.stop)
         stack.push_async_callback(wired.services.usage.stop)
         stack.push_async_callback(wired.services.webhooks.stop)
         gate.consultations, gate.chat = wired.services.consultations, chat
@@ -355,6 +359,7 @@ class _Process:
             # The file is ours alone: what was begun, and however lately, nobody else is about to finish.
             await self.wired.services.credits.applications.heal(abandoned_after_ms=0)
             await self.wired.services.usage.meter.drain(abandoned_after_ms=0)
+            await self.wired.services.ai.calls.heal(may_live=self.may_live, abandoned_after_ms=0)
         await housekeeping.heal()
         await self.wired.services.sessions_of_accounts.sweep()
         self.identity.outbox.start()
@@ -388,6 +393,8 @@ class _Process:
         await services.payment_desk.refunds.look_at_due()
         await services.webhooks.work_off()
         await services.payment_methods.work_off()
+        await services.ai.plans.work_off()
+        await services.ai.calls.heal(may_live=self.may_live)
 
     def _housekeeping(self) -> Housekeeping:
         settings, identity, services = self.settings, self.identity, self.wired.services

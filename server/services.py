@@ -17,7 +17,7 @@ from billing_engine.consultations.takeover import WEB, Takeover
 from billing_engine.credits.purchases import sale_of
 from billing_engine.errors import NotFound, Unavailable
 from billing_engine.ledger.service import Ledger
-from billing_engine.money import Asset
+from billing_engine.money import USD, Asset
 from billing_engine.payments.methods import PaymentMethods
 from billing_engine.payments.model import Purpose
 from billing_engine.payments.ports import Gateway
@@ -26,6 +26,9 @@ from billing_engine.payments.service import PaymentService
 from billing_engine.payments.webhooks import Webhooks
 from billing_engine.payouts.service import PayoutRules, Payouts
 from billing_engine.refunds.service import Refunds
+from billing_engine.subscriptions.model import Provider
+from billing_engine.subscriptions.plans import upgrade_sale_of
+from billing_engine.subscriptions.ports import AiProvider
 from billing_engine.usage.prices import PriceBook
 from billing_engine.usage.recharges import RechargeRules
 from billing_engine.usage.recharges import recharge_of as company_recharge_of
@@ -36,6 +39,7 @@ from server.account_sessions import AccountStanding, SessionsOfAccounts
 from server.admin.audit import AuditLog
 from server.admin.revenue import Revenue
 from server.admin.service import AdminDesk
+from server.ai_room import AiRoom, open_ai
 from server.api_docs.site import ApiDocs, build_docs
 from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
@@ -51,6 +55,7 @@ from server.ledger_funds import LedgerFunds
 from server.metrics import Metrics
 from server.notifications.money import MoneyNews
 from server.notifications.outbox import Outbox
+from server.notifications.plan_letters import PlanLetters
 from server.payment_desk import PaymentDesk, open_payment_desk
 from server.payment_news import PaymentNews
 from server.payment_reports import PaymentReportNews, day_bounds
@@ -80,6 +85,7 @@ from server.storage.repositories.refunds import CollectionRefundBooks, Collectio
 from server.storage.repositories.reviews import CollectionReviews
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
+from server.subscription_gateway import subscription_gateway
 from server.transcripts.service import Transcripts
 from server.usage_room import UsageRoom, open_usage
 
@@ -115,6 +121,7 @@ class Services:
     prices: PriceBook
     company_news: CompanyNewsRoom
     usage: UsageRoom
+    ai: AiRoom
     companies: CompaniesRoom
     audit: AuditLog
     admin: AdminDesk
@@ -191,6 +198,7 @@ async def wire(
     company_news: CompanyNewsRoom,
     metrics: Metrics,
     gateways: Mapping[str, Gateway],
+    ai_providers: Mapping[Provider, AiProvider],
     readiness: dict[str, Callable[[], Awaitable[None]]],
     role: str = WEB,
 ) -> Wired:
@@ -273,6 +281,7 @@ async def wire(
             Purpose.WALLET: recharge_of,
             Purpose.CREDITS: sale_of,
             Purpose.COMPANY: company_recharge_of,
+            Purpose.PLAN: upgrade_sale_of,
         },
         observer=payment_news,
     )
@@ -294,6 +303,19 @@ async def wire(
         observer=payment_news,
         outbox=identity.outbox,
     )
+    ai = await open_ai(
+        collections,
+        ledger=ledger,
+        clock=clock,
+        payments=payments,
+        gateway=await subscription_gateway(settings, collections, gateways=gateways, clock=clock),
+        providers=ai_providers,
+        tiers=settings.tiers(),
+        prices=settings.model_prices(),
+        news=PlanLetters(identity.outbox),
+        asset=USD,
+        owner=consultations.owner,
+    )
     webhooks = Webhooks(
         payments=payments,
         inbox=await CollectionInbox.open(collections),
@@ -301,6 +323,7 @@ async def wire(
         on_refund=payment_desk.refunds.take,
         on_dispute=payment_desk.disputes.take,
         on_method=payment_methods.hear,
+        on_subscription=ai.plans.hear,
     )
     money_news = MoneyNews(identity.outbox)
     credits_room = await open_credits(
@@ -415,6 +438,7 @@ async def wire(
         credits=credits_room,
         prices=prices,
         usage=usage,
+        ai=ai,
         company_news=company_news,
         companies=companies,
         audit=audit,

@@ -23,7 +23,7 @@ from billing_engine.ledger.model import Account, Entry, Movement, Transfer
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import AI_CREDIT, Asset
 from billing_engine.payments.errors import PaymentNotFound
-from billing_engine.payments.model import Payment, Purpose
+from billing_engine.payments.model import Payment, Purpose, SubscriptionNews
 from billing_engine.payments.service import Due, PaymentService
 from billing_engine.subscriptions.account import (
     GRACE_MS,
@@ -364,6 +364,10 @@ class Plans:
             log.warning("the gateway hears of an upgrade later: %r", exc, extra={"payment": payment.id})
 
     # -- what the gateway says ---------------------------------------------------------------------------------------
+
+    async def hear(self, gateway: str, news: SubscriptionNews) -> bool:
+        """A gateway's event about a subscription. `Webhooks.on_subscription`."""
+        return gateway == self._gateway.name and await self.take(news.subscription_id)
 
     async def take(self, subscription_id: str) -> bool:
         """Something happened to a subscription: how it stands now, applied. Whether it is one of ours. Raises `Unavailable`."""

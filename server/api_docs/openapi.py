@@ -42,6 +42,8 @@ _TAGS: Final = {
     "payouts": "Earnings that are paid out.",
     "credits": "Application credits: bought, counted, adjusted and priced. Names are snake_case here.",
     "projects": "Companies look for freelancers, who apply for a credit each. Names are snake_case here, too.",
+    "subscriptions": "Tiers, AI credits and what they were used for.",
+    "ai": "Providers of AI, called through us and paid from credits.",
     "usage": "What companies' back ends report, and what it cost.",
     "billing": "A company's billing page: wallet, usage, ledger, invoices, recharges.",
     "usage prices": "What metered usage of companies costs, and how that changes.",

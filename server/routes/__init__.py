@@ -7,6 +7,7 @@ from server.routes import (
     admin_credits,
     admin_lawyers,
     admin_prices,
+    ai,
     applied_projects,
     auth,
     billing,
@@ -29,6 +30,7 @@ from server.routes import (
     refunds,
     reviews,
     statements,
+    subscriptions,
     usage,
     wallet,
     webhooks,
@@ -66,5 +68,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *billing.ROUTES,
     *company_methods.ROUTES,
     *company.ROUTES,
+    *subscriptions.ROUTES,
+    *ai.ROUTES,
     *docs.ROUTES,
 )
