@@ -1,57 +1,31 @@
 """Through whom subscriptions are sold: Stripe where its keys are set, else a gateway without money; in production nobody."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NoReturn
 
 from billing_engine.clock import Clock
 from billing_engine.payments.errors import GatewayUnavailable
 from billing_engine.payments.ports import Gateway
-from billing_engine.subscriptions.ports import (
-    CheckoutPage,
-    GatewayInvoice,
-    GatewaySubscription,
-    SubscriptionGateway,
-    SubscriptionWish,
-)
+from billing_engine.subscriptions.ports import SubscriptionGateway
 from server.gateways.simulated_subscriptions import SimulatedSubscriptions
 from server.settings import AppEnv, Settings
 from server.storage.collection import Collections
+
+
+async def _refuse(*_asked: object, **_named: object) -> NoReturn:
+    raise GatewayUnavailable(reason="this gateway is not set up", gateway=NoSubscriptions.name)
 
 
 class NoSubscriptions:
     """`SubscriptionGateway` where none is set up: everybody stays on the free tier. Every call raises `GatewayUnavailable`."""
 
     name = "stripe"
-
-    async def checkout(self, wish: SubscriptionWish) -> CheckoutPage:
-        raise _unavailable()
-
-    async def subscription_of(self, checkout_id: str) -> str | None:
-        raise _unavailable()
-
-    async def subscription(self, subscription_id: str) -> GatewaySubscription | None:
-        raise _unavailable()
-
-    async def invoices(self, subscription_id: str) -> Sequence[GatewayInvoice]:
-        raise _unavailable()
-
-    async def set_cancels(self, subscription_id: str, cancels: bool) -> None:
-        raise _unavailable()
-
-    async def change_tier(
-        self,
-        subscription_id: str,
-        *,
-        tier: str,
-        amount_minor: int,
-        currency: str,
-        cycle_ends_ms: int | None,
-        key: str,
-    ) -> None:
-        raise _unavailable()
-
-
-def _unavailable() -> GatewayUnavailable:
-    return GatewayUnavailable(reason="this gateway is not set up", gateway=NoSubscriptions.name)
+    checkout = staticmethod(_refuse)
+    subscription_of = staticmethod(_refuse)
+    subscription = staticmethod(_refuse)
+    invoices = staticmethod(_refuse)
+    set_cancels = staticmethod(_refuse)
+    change_tier = staticmethod(_refuse)
 
 
 async def subscription_gateway(
