@@ -67,8 +67,10 @@ def subscription_of(found: Json) -> GatewaySubscription | None:
 
 def only_item(subscription: Json) -> Json:
     """What is subscribed to: ours have one item."""
-    item: Json = subscription["items"]["data"][0]
-    return item
+    items: list[Json] = subscription["items"]["data"]
+    if not items:
+        raise ValueError("items")
+    return items[0]
 
 
 def last_change(subscription: Json) -> str | None:
