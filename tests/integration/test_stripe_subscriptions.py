@@ -19,6 +19,7 @@ from server.storage.sqlite.engine import SqliteOptions, open_database
 from tests.contract.subscription_gateway_contract import DAY_MS, WISH, found, paid, subscribed, upgrade
 from tests.contract.test_subscriptions_stripe import StripeSubscriptionWorld
 from tests.support.fake_stripe import FakeStripe
+from tests.support.fake_stripe_wire import Refusal
 from tests.support.manual_clock import ManualClock
 
 
@@ -186,6 +187,23 @@ async def test_what_cannot_be_read_is_unavailable(
 
     with pytest.raises(GatewayUnavailable):
         await world.gateway.subscription(id_)
+
+
+async def test_another_refusal_does_not_say_that_there_is_none(
+    world: StripeSubscriptionWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = await subscribed(world)
+
+    def refuse(_asked: object) -> None:
+        raise Refusal(400, "This account is being reviewed.", code="account_under_review")
+
+    monkeypatch.setattr(world.fake.books, "subscription", refuse)
+    monkeypatch.setattr(world.fake.books, "list_invoices", refuse)
+
+    with pytest.raises(GatewayRefused):
+        await world.gateway.subscription(id_)
+    with pytest.raises(GatewayRefused):
+        await world.gateway.invoices(id_)
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_invoices_of_subscriptions_are_hints(kind: str, hint: SubscriptionHint) 
 
 def test_a_session_that_sold_a_subscription_is_no_attempt() -> None:
     """It has no payment of its own: taken for one, a wallet would be looked for."""
-    sold = payload("checkout_session", mode="subscription", subscription="sub_1", payment_status="paid")
+    sold = payload("checkout_session", mode="subscription", subscription="sub_1", payment_intent="pi_1")
 
     told = read(event("checkout.session.completed", sold))
 
