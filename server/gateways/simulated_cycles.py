@@ -27,12 +27,17 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What was agreed in the order of time. `cancelled_at_ms`: it ends with the period that this instant is in."""
+    """What was agreed, in the order of time. `cancelled_at_ms`: it ends with the period that this instant is in. `revision` rises with
+    every write.
+    """
 
+    id: str
+    user_id: str
     created_at_ms: int
     terms: Terms
     changes: tuple[Change, ...] = ()
     cancelled_at_ms: int | None = None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,8 @@ asked for. It sends no events: ask it.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, Protocol
 
 from billing_engine.clock import Clock
 from billing_engine.payments.errors import GatewayRefused, GatewayUnavailable
@@ -20,56 +19,62 @@ from billing_engine.subscriptions.ports import (
     SubscriptionWish,
 )
 from server.gateways.simulated_cycles import Agreement, Change, Standing, Terms, standing
-from server.storage.collection import Collection, Collections, CollectionSpec, Doc
-from server.storage.errors import DuplicateId
 
-SIMULATED_SUBSCRIPTIONS: Final = CollectionSpec(name="simulated_subscriptions", integer=("revision",))
 _PAGE: Final = "simsubpage_"
 _SUBSCRIPTION: Final = "simsub_"
 _INVOICE: Final = "siminvoice_"
 _ATTEMPTS: Final = 20
 
 
+class Agreements(Protocol):
+    """Where it is kept what was agreed. All methods raise `Unavailable`."""
+
+    async def add(self, agreement: Agreement) -> None:
+        """Store it; one that is there stays as it is."""
+        ...
+
+    async def get(self, id_: str) -> Agreement | None: ...
+
+    async def exchange(self, old: Agreement, new: Agreement) -> bool:
+        """Store `new` if it is still as in `old`."""
+        ...
+
+
 class SimulatedSubscriptions:
-    """`SubscriptionGateway` where wishing is paying. Ids are a word and the wish's reference; one document a subscription."""
+    """`SubscriptionGateway` where wishing is paying. Ids are a word and the wish's reference."""
 
     name = "simulated"
 
-    def __init__(self, collection: Collection, clock: Clock) -> None:
-        self._agreements = collection
+    def __init__(self, agreements: Agreements, clock: Clock) -> None:
+        self._agreements = agreements
         self._clock = clock
 
-    @classmethod
-    async def open(cls, collections: Collections, clock: Clock) -> "SimulatedSubscriptions":
-        return cls(await collections.open(SIMULATED_SUBSCRIPTIONS), clock)
-
     async def checkout(self, wish: SubscriptionWish) -> CheckoutPage:
-        terms = Terms(wish.tier, wish.amount_minor, wish.currency)
-        agreement = Agreement(self._clock.now_ms(), terms)
-        doc = {"_id": f"{_SUBSCRIPTION}{wish.reference}", "user_id": wish.user_id, "revision": 0}
-        # A repeat leaves it as it was agreed first.
-        with suppress(DuplicateId):
-            await self._agreements.insert({**doc, **_facts(agreement)})
+        await self._agreements.add(
+            Agreement(
+                id=f"{_SUBSCRIPTION}{wish.reference}",
+                user_id=wish.user_id,
+                created_at_ms=self._clock.now_ms(),
+                terms=Terms(wish.tier, wish.amount_minor, wish.currency),
+            )
+        )
         return CheckoutPage(f"{_PAGE}{wish.reference}", url=None)
 
     async def subscription_of(self, checkout_id: str) -> str | None:
-        if not checkout_id.startswith(_PAGE):
-            raise GatewayRefused(reason="NO_SUCH_PAGE")
         id_ = _SUBSCRIPTION + checkout_id.removeprefix(_PAGE)
-        if await self._agreements.get(id_) is None:
+        if not checkout_id.startswith(_PAGE) or await self._agreements.get(id_) is None:
             raise GatewayRefused(reason="NO_SUCH_PAGE")
         return id_
 
     async def subscription(self, subscription_id: str) -> GatewaySubscription | None:
         """`tier` is what its next invoice will be for."""
-        doc = await self._agreements.get(subscription_id)
-        if doc is None:
+        agreement = await self._agreements.get(subscription_id)
+        if agreement is None:
             return None
-        agreement = _agreement(doc)
         now = self._standing(agreement)
         return GatewaySubscription(
-            id=subscription_id,
-            user_id=doc["user_id"],
+            id=agreement.id,
+            user_id=agreement.user_id,
             tier=now.next_terms.tier,
             status=SubscriptionStatus.ENDED if now.is_ended else SubscriptionStatus.ACTIVE,
             period_start_ms=now.start_ms,
@@ -80,14 +85,14 @@ class SimulatedSubscriptions:
 
     async def invoices(self, subscription_id: str) -> Sequence[GatewayInvoice]:
         """One for every period that was begun, paid when it began."""
-        doc = await self._agreements.get(subscription_id)
-        if doc is None:
+        agreement = await self._agreements.get(subscription_id)
+        if agreement is None:
             return []
-        reference = subscription_id.removeprefix(_SUBSCRIPTION)
+        reference = agreement.id.removeprefix(_SUBSCRIPTION)
         return [
             GatewayInvoice(
                 id=f"{_INVOICE}{reference}_{number}",
-                subscription_id=subscription_id,
+                subscription_id=agreement.id,
                 tier=sold.terms.tier,
                 period_start_ms=sold.start_ms,
                 period_end_ms=sold.end_ms,
@@ -96,7 +101,7 @@ class SimulatedSubscriptions:
                 is_paid=True,
                 at_ms=sold.start_ms,
             )
-            for number, sold in enumerate(self._standing(_agreement(doc)).sold)
+            for number, sold in enumerate(self._standing(agreement).sold)
         ]
 
     async def set_cancels(self, subscription_id: str, cancels: bool) -> None:
@@ -139,30 +144,14 @@ class SimulatedSubscriptions:
     async def _change(self, subscription_id: str, decide: Callable[[Agreement], Agreement]) -> None:
         """Raises `GatewayRefused`: there is no such one, or it has ended."""
         for _ in range(_ATTEMPTS):
-            doc = await self._agreements.get(subscription_id)
-            if doc is None:
+            known = await self._agreements.get(subscription_id)
+            if known is None:
                 raise GatewayRefused(reason="NO_SUCH_SUBSCRIPTION")
-            known = _agreement(doc)
             wanted = decide(known)
             if wanted == known:
                 return
             if self._standing(known).is_ended:
                 raise GatewayRefused(reason="SUBSCRIPTION_ENDED")
-            where = {"revision": doc["revision"]}
-            set_ = {**_facts(wanted), "revision": doc["revision"] + 1}
-            if await self._agreements.update(subscription_id, where=where, set_=set_) is not None:
+            if await self._agreements.exchange(known, replace(wanted, revision=known.revision + 1)):
                 return
         raise GatewayUnavailable(gateway=self.name, reason="changed by others all the time")
-
-
-def _facts(agreement: Agreement) -> Doc:
-    return {**asdict(agreement), "changes": [asdict(change) for change in agreement.changes]}
-
-
-def _agreement(doc: Doc) -> Agreement:
-    return Agreement(
-        created_at_ms=doc["created_at_ms"],
-        terms=Terms(**doc["terms"]),
-        changes=tuple(Change(**{**change, "terms": Terms(**change["terms"])}) for change in doc["changes"]),
-        cancelled_at_ms=doc["cancelled_at_ms"],
-    )

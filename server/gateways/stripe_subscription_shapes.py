@@ -7,13 +7,11 @@ Source: https://docs.stripe.com/api/invoice-line-item/object
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from billing_engine.subscriptions.ports import GatewayInvoice, GatewaySubscription, SubscriptionStatus
+from server.gateways.stripe_fields import Json, id_of, instant_ms, number, text
 from server.gateways.stripe_money import from_stripe
-from server.gateways.stripe_shapes import instant_ms
-
-Json = Mapping[str, Any]
 
 #: Where our words stand in the metadata of what we make at Stripe.
 USER: Final = "tarazu_user"
@@ -49,15 +47,15 @@ def subscription_of(found: Json) -> GatewaySubscription | None:
     if not isinstance(user_id, str) or not user_id:
         return None
     item = only_item(found)
-    tier = metadata.get(TIER) or _tier_of(_id((item.get("price") or {}).get("product")))
+    tier = metadata.get(TIER) or _tier_of(id_of((item.get("price") or {}).get("product")))
     if not isinstance(tier, str):
         raise TypeError(TIER)
     start_s, end_s = _period(found, item)
     return GatewaySubscription(
-        id=_text(found, "id"),
+        id=text(found, "id"),
         user_id=user_id,
         tier=tier,
-        status=_STATUS[_text(found, "status")],
+        status=_STATUS[text(found, "status")],
         period_start_ms=1000 * start_s,
         period_end_ms=1000 * end_s,
         cancels=found.get("cancel_at_period_end") is True or _is_by(found.get("cancel_at"), end_s),
@@ -67,8 +65,10 @@ def subscription_of(found: Json) -> GatewaySubscription | None:
 
 def only_item(subscription: Json) -> Json:
     """What is subscribed to: ours have one item."""
-    item: Json = subscription["items"]["data"][0]
-    return item
+    items: list[Json] = subscription["items"]["data"]
+    if not items:
+        raise ValueError("items")
+    return items[0]
 
 
 def last_change(subscription: Json) -> str | None:
@@ -79,7 +79,7 @@ def last_change(subscription: Json) -> str | None:
 
 def subscription_id_of_session(session: Json) -> str | None:
     """The subscription that a Checkout session led to. None: nobody has finished there, or it sells something else."""
-    return _id(session.get("subscription")) if session.get("mode") == "subscription" else None
+    return id_of(session.get("subscription")) if session.get("mode") == "subscription" else None
 
 
 def subscription_id_of_invoice(invoice: Json) -> str | None:
@@ -87,28 +87,28 @@ def subscription_id_of_invoice(invoice: Json) -> str | None:
     parent = invoice.get("parent")
     details = parent.get("subscription_details") if isinstance(parent, Mapping) else None
     if isinstance(details, Mapping):
-        return _id(details.get("subscription"))
-    return _id(invoice.get("subscription"))
+        return id_of(details.get("subscription"))
+    return id_of(invoice.get("subscription"))
 
 
 def invoice_of(invoice: Json) -> GatewayInvoice | None:
     """None: it is for no period. A cycle whose end is moved brings an invoice of nothing for a trial; what is void, nobody owes."""
     subscription_id = subscription_id_of_invoice(invoice)
     line = _line_of_period(invoice["lines"]["data"])
-    status = _text(invoice, "status")
+    status = text(invoice, "status")
     if subscription_id is None or line is None or status == "void":
         return None
     is_paid = status == "paid"
     amount_minor, currency = from_stripe(
-        _number(invoice, "amount_paid" if is_paid else "amount_due"), _text(invoice, "currency")
+        number(invoice, "amount_paid" if is_paid else "amount_due"), text(invoice, "currency")
     )
     paid_at_s = (invoice.get("status_transitions") or {}).get("paid_at") if is_paid else None
     return GatewayInvoice(
-        id=_text(invoice, "id"),
+        id=text(invoice, "id"),
         subscription_id=subscription_id,
         tier=_tier_of_line(line, invoice),
-        period_start_ms=1000 * _number(line["period"], "start"),
-        period_end_ms=1000 * _number(line["period"], "end"),
+        period_start_ms=1000 * number(line["period"], "start"),
+        period_end_ms=1000 * number(line["period"], "end"),
         amount_minor=amount_minor,
         currency=currency,
         is_paid=is_paid,
@@ -118,8 +118,8 @@ def invoice_of(invoice: Json) -> GatewayInvoice | None:
 
 def _line_of_period(lines: list[Json]) -> Json | None:
     """The line that sells a whole period: of the subscription itself, at a price, and no correction of an earlier one."""
-    sold = [line for line in lines if _sells_period(line) and _number(line, "amount") > 0]
-    return max(sold, key=lambda line: _number(line["period"], "end"), default=None)
+    sold = [line for line in lines if _sells_period(line) and line["amount"] > 0]
+    return max(sold, key=lambda line: number(line["period"], "end"), default=None)
 
 
 def _sells_period(line: Json) -> bool:
@@ -136,9 +136,9 @@ def _tier_of_line(line: Json, invoice: Json) -> str:
     """
     pricing = line.get("pricing")
     if isinstance(pricing, Mapping):
-        product = _id((pricing.get("price_details") or {}).get("product"))
+        product = id_of((pricing.get("price_details") or {}).get("product"))
     else:
-        product = _id((line.get("price") or {}).get("product"))
+        product = id_of((line.get("price") or {}).get("product"))
     details = (invoice.get("parent") or invoice).get("subscription_details") or {}
     tier = _tier_of(product) or (details.get("metadata") or {}).get(TIER)
     if not isinstance(tier, str) or not tier:
@@ -155,30 +155,9 @@ def _tier_of(product: str | None) -> str | None:
 def _period(found: Json, item: Json) -> tuple[int, int]:
     """Start and end of the running period, whole seconds: the item's, or the subscription's own before 2025-03-31."""
     where = item if "current_period_end" in item else found
-    return _number(where, "current_period_start"), _number(where, "current_period_end")
+    return number(where, "current_period_start"), number(where, "current_period_end")
 
 
 def _is_by(cancel_at: object, end_s: int) -> bool:
     """Stripe's own page for customers ends a subscription by a date instead of by a word."""
     return isinstance(cancel_at, int) and cancel_at <= end_s
-
-
-def _id(value: object) -> str | None:
-    """Of an object that may be expanded."""
-    if isinstance(value, Mapping):
-        return _text(value, "id")
-    return value if isinstance(value, str) and value else None
-
-
-def _text(found: Json, name: str) -> str:
-    value = found[name]
-    if not isinstance(value, str) or not value:
-        raise TypeError(name)
-    return value
-
-
-def _number(found: Json, name: str) -> int:
-    value = found[name]
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(name)
-    return value

@@ -8,13 +8,13 @@ import stripe
 
 from billing_engine.payments.errors import WebhookInvalid
 from billing_engine.payments.model import GatewayEvent, SubscriptionHint, SubscriptionNews
+from server.gateways.stripe_fields import instant_ms, text
 from server.gateways.stripe_shapes import (
     attempt_of_charge,
     attempt_of_intent,
     attempt_of_session,
     detached,
     dispute_of,
-    instant_ms,
     kept_by_setup,
     refund_of,
 )
@@ -85,10 +85,7 @@ def _session(failure: str | None = None) -> _Reader:
 
 
 def _subscription(found: Mapping[str, Any], _previous: Mapping[str, Any]) -> dict[str, Any]:
-    identity = found["id"]
-    if not isinstance(identity, str) or not identity:
-        raise TypeError("id")
-    return {"subscription": _news(identity, SubscriptionHint.CHANGED)}
+    return {"subscription": _news(text(found, "id"), SubscriptionHint.CHANGED)}
 
 
 def _invoice(kind: SubscriptionHint) -> _Reader:

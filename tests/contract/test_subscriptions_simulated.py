@@ -8,6 +8,7 @@ import pytest
 from billing_engine.subscriptions.ports import CheckoutPage
 from server.gateways.simulated_subscriptions import SimulatedSubscriptions
 from server.storage.collection import Collections
+from server.storage.repositories.simulated_subscriptions import CollectionAgreements
 from server.storage.sqlite.collection import SqliteCollections
 from server.storage.sqlite.engine import SqliteOptions, open_database
 from tests.contract.subscription_gateway_contract import (
@@ -43,7 +44,9 @@ async def collections(tmp_path: Path) -> AsyncIterator[Collections]:
 @pytest.fixture
 async def world(collections: Collections) -> SimulatedSubscriptionWorld:
     clock = ManualClock()
-    return SimulatedSubscriptionWorld(await SimulatedSubscriptions.open(collections, clock), clock)
+    return SimulatedSubscriptionWorld(
+        SimulatedSubscriptions(await CollectionAgreements.open(collections), clock), clock
+    )
 
 
 class TestSimulatedSubscriptions(SubscriptionGatewayContract):
@@ -57,7 +60,7 @@ async def test_after_a_restart_it_is_as_it_was(
     await upgrade(world, id_)
     before = (await found(world, id_), await paid(world, id_))
 
-    again = await SimulatedSubscriptions.open(collections, world.clock)
+    again = SimulatedSubscriptions(await CollectionAgreements.open(collections), world.clock)
 
     other = SimulatedSubscriptionWorld(again, world.clock)
     assert (await found(other, id_), await paid(other, id_)) == before

@@ -142,11 +142,10 @@ class StripeAccount(StripeBooks):
             self._try_until(found, int(form["trial_end"]))
         if "cancel_at_period_end" in form:
             ends = form["cancel_at_period_end"] == "true"
-            found |= {
-                "cancel_at_period_end": ends,
-                "cancel_at": item["current_period_end"] if ends else None,
-                "canceled_at": self._now() if ends else None,
-            }
+            # A date that somebody has set stays, unless it is this word's own.
+            if ends or found["cancel_at_period_end"]:
+                found["cancel_at"] = item["current_period_end"] if ends else None
+            found |= {"cancel_at_period_end": ends, "canceled_at": self._now() if ends else None}
         if "cancel_at" in form:
             found["cancel_at"] = int(form["cancel_at"]) if form["cancel_at"] else None
         self._tell("customer.subscription.updated", found, {})
