@@ -48,11 +48,13 @@ from server.auth.sign_ins import SignIns
 from server.companies_room import CompaniesRoom, companies_room, open_company_keys
 from server.company_news_room import CompanyNewsRoom
 from server.credits_room import CreditsRoom, open_credits
+from server.gateways.setup import open_subscriptions
 from server.identity import Identity
 from server.ids import new_id
 from server.ledger_earnings import LedgerEarnings
 from server.ledger_funds import LedgerFunds
 from server.metrics import Metrics
+from server.no_subscriptions import NoSubscriptions
 from server.notifications.money import MoneyNews
 from server.notifications.outbox import Outbox
 from server.notifications.plan_letters import PlanLetters
@@ -85,7 +87,6 @@ from server.storage.repositories.refunds import CollectionRefundBooks, Collectio
 from server.storage.repositories.reviews import CollectionReviews
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
-from server.subscription_gateway import subscription_gateway
 from server.transcripts.service import Transcripts
 from server.usage_room import UsageRoom, open_usage
 
@@ -308,7 +309,7 @@ async def wire(
         ledger=ledger,
         clock=clock,
         payments=payments,
-        gateway=await subscription_gateway(settings, collections, gateways=gateways, clock=clock),
+        gateway=await open_subscriptions(settings, gateways, collections, clock) or NoSubscriptions(),
         providers=ai_providers,
         tiers=settings.tiers(),
         prices=settings.model_prices(),

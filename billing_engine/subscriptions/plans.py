@@ -415,6 +415,9 @@ class Plans:
         is_over = found.status is SubscriptionStatus.ENDED
         await self._set_end(found, is_over)
         plan = plan_of(await self._rolled(found.user_id))
+        if plan.is_paid and not is_over:
+            # What is paid for; the gateway's word is about the next invoice.
+            await self._move(found.user_id, lambda now: replace(now, tier=plan.tier))
         if found.status is SubscriptionStatus.PAST_DUE:
             await self._news.payment_failed(
                 f"past-due-{found.id}-{found.period_start_ms}",
@@ -506,7 +509,7 @@ class Plans:
         changed = replace(
             known,
             subscription_id=found.id,
-            tier=found.tier if known.wanted_tier is None else known.tier,
+            next_tier=found.tier if known.wanted_tier is None else known.wanted_tier,
             status=found.status,
             period_end_ms=found.period_end_ms,
             cancels=found.cancels,
