@@ -198,6 +198,11 @@ def upgrade_source(upgrade_id: str) -> str:
     return f"upgrade:{upgrade_id}"
 
 
+def upgrade_cycle(upgrade_id: str) -> str:
+    """The name of the cycle that an upgrade with `resets` begins."""
+    return f"upgrade-{upgrade_id}"
+
+
 def apply_upgrade(
     account: Account, known: Entry | None, *, upgrade: Upgrade, tiers: Tiers, moment: Moment
 ) -> tuple[Account, Entry]:
@@ -206,22 +211,23 @@ def apply_upgrade(
         return account, known
     tier, was = tiers.get(upgrade.tier), plan_of(account).tier
     if upgrade.resets:
-        cycle = _Cycle(f"upgrade-{upgrade.id}", moment.at_ms, moment.at_ms + CYCLE_MS)
+        cycle = _Cycle(upgrade_cycle(upgrade.id), moment.at_ms, moment.at_ms + CYCLE_MS)
         account = _begun(account, tier, cycle, moment)
-        # The key that a repeat is known by.
-        account = _posted(account, upgrade_source(upgrade.id), UPGRADED, (), moment, tier=tier.name, was=was)
+        # The key that a repeat is known by. The change of tier is the grant's: it is counted once.
+        facts = {"tier": tier.name, "was": tier.name}
+        account = _posted(account, upgrade_source(upgrade.id), UPGRADED, (), moment, **facts)
         return account, account.tail[-1]
     transfers = (
         (Transfer(ISSUED_AI_CREDITS, account.id, upgrade.credits_milli, UPGRADED),)
         if upgrade.credits_milli
         else ()
     )
-    account = _posted(
-        account, upgrade_source(upgrade.id), UPGRADED, transfers, moment, tier=tier.name, was=was
-    )
     plan = plan_of(account)
     if tiers.get(plan.tier).rank < tier.rank:
         plan = replace(plan, tier=tier.name)
+    account = _posted(
+        account, upgrade_source(upgrade.id), UPGRADED, transfers, moment, tier=plan.tier, was=was
+    )
     plan = replace(plan, allowance_milli=plan.allowance_milli + upgrade.credits_milli)
     return _with_plan(account, plan), account.tail[-1]
 
