@@ -111,12 +111,15 @@ def rolled(account: Account, tiers: Tiers, moment: Moment) -> Account:
 
 @dataclass(frozen=True, slots=True)
 class PaidCycle:
-    """A period of a subscription that is paid. `name` is its permanent name: the subscription's and the period's."""
+    """A period of a subscription that is paid. `name` is its permanent name: the subscription's and the period's. `invoice` names what
+    was paid for it; empty where it cost nothing.
+    """
 
     name: str
     tier: str
     start_ms: int
     end_ms: int
+    invoice: str = ""
 
 
 def grant_source(cycle: str) -> str:
@@ -135,7 +138,8 @@ def begin_paid(
     if is_over or (plan.is_paid and paid.start_ms <= plan.start_ms):
         return account, None
     tier = tiers.get(paid.tier)
-    account = _begun(account, tier, _Cycle(paid.name, paid.start_ms, paid.end_ms), moment)
+    cycle = _Cycle(paid.name, paid.start_ms, paid.end_ms, paid.invoice)
+    account = _begun(account, tier, cycle, moment)
     return account, account.tail[-1]
 
 
@@ -151,11 +155,12 @@ def end_with_cycle(account: Account, *, ends: bool, at_once: bool, moment: Momen
 
 @dataclass(frozen=True, slots=True)
 class _Cycle:
-    """A billing cycle: its permanent name, and when it begins and ends."""
+    """A billing cycle: its permanent name, when it begins and ends, and by what it was paid, if it was."""
 
     name: str
     start_ms: int
     end_ms: int
+    invoice: str = ""
 
 
 def _begun(account: Account, tier: Tier, cycle: _Cycle, moment: Moment) -> Account:
@@ -168,7 +173,8 @@ def _begun(account: Account, tier: Tier, cycle: _Cycle, moment: Moment) -> Accou
     grant = Transfer(ISSUED_AI_CREDITS, account.id, tier.credits_milli, GRANTED)
     transfers = (grant,) if tier.credits_milli else ()
     source = grant_source(cycle.name)
-    account = _posted(account, source, GRANTED, transfers, moment, tier=tier.name, was=was)
+    facts = {"tier": tier.name, "was": was, "invoice": cycle.invoice}
+    account = _posted(account, source, GRANTED, transfers, moment, **facts)
     plan = Plan(tier.name, cycle.name, cycle.start_ms, cycle.end_ms, tier.credits_milli)
     return _with_plan(account, plan)
 
@@ -382,6 +388,8 @@ def end_call(
         "costMinor": cost.usd_minor,
         "creditsMilli": taken + over,
         "lossMilli": cost.credits_milli - taken - over,
+        "requests": 0 if outcome.tokens is None else 1,
+        "cycle": hold.facts["cycle"],
         "tier": hold.facts["tier"],
         "provider": hold.facts["provider"],
         "model": hold.facts["model"],

@@ -461,6 +461,7 @@ class Plans:
             invoice.tier,
             invoice.period_start_ms,
             invoice.period_end_ms,
+            f"{self._gateway.name}:{invoice.id}" if invoice.amount_minor > 0 else "",
         )
 
         def change(account: Account, known: Entry | None) -> tuple[Account, Entry | None]:

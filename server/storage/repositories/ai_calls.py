@@ -44,7 +44,7 @@ class CollectionCalls:
 
     async def get(self, call_id: str) -> CallRow | None:
         doc = await self._calls.get(call_id)
-        return None if doc is None else _row_of(doc)
+        return None if doc is None else call_of(doc)
 
     async def open_before(self, started_before_ms: int, *, limit: int) -> list[CallRow]:
         found = await self._calls.find(
@@ -52,14 +52,14 @@ class CollectionCalls:
             sort=(("started_at_ms", "asc"),),
             limit=limit,
         )
-        return [_row_of(doc) for doc in found]
+        return [call_of(doc) for doc in found]
 
     async def list_for(self, user_id: str, *, limit: int, before: str | None) -> list[CallRow]:
         where: Doc = {"user_id": user_id}
         if before is not None:
             where["_id"] = {"lt": before}
         found = await self._calls.find(where, sort=(("_id", "desc"),), limit=limit)
-        return [_row_of(doc) for doc in found]
+        return [call_of(doc) for doc in found]
 
     async def used_between(self, first_day: str, last_day: str) -> dict[tuple[str, str, str], Used]:
         """What answered calls used, by day, provider and model, of these local days, both included."""
@@ -90,5 +90,6 @@ def _facts(row: CallRow) -> Doc:
     return {**{name: getattr(row, name) for name in _FIELDS}, "tally": tally}
 
 
-def _row_of(doc: Doc) -> CallRow:
+def call_of(doc: Doc) -> CallRow:
+    """The call that a document tells."""
     return CallRow(id=doc["_id"], **{name: doc[name] for name in _FIELDS})
