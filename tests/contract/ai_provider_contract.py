@@ -330,7 +330,7 @@ class StreamingContract(AiProviderContract):
         http = AiHttp(timeout_s=30, chunk_timeout_s=0.05)
         provider = self.kind(http, fake.key_of(self.name), fake.url_of(self.name))
         with pytest.raises(AiUnavailable):
-            await drained(await self.opened(provider))
+            await asyncio.wait_for(drained(await self.opened(provider)), 5)
         await http.close()
 
     @pytest.mark.parametrize("fault", [Fault.NO_USAGE, Fault.WRONG_USAGE])

@@ -151,7 +151,9 @@ class FakeAi:
             case Fault.LIST:
                 return web.json_response([1, 2])
             case Fault.TOO_LONG:
-                return web.Response(body=b" " * (MAX_ANSWER_BYTES + 1), content_type="application/json")
+                return web.Response(
+                    body=b"{" + b" " * MAX_ANSWER_BYTES + b"}", content_type="application/json"
+                )
         tokens = reply.tokens or worst_tokens(asked)
         self.counted.append(tokens)
         if _is_stream(asked):

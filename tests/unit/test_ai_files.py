@@ -18,7 +18,7 @@ ALL = set(Provider)
 
 
 @pytest.mark.parametrize(
-    ("name", "price", "credits", "tokens", "requests", "calls", "providers"),
+    ("name", "price", "worth", "tokens", "requests", "calls", "providers"),
     [
         ("free", 0, 100, 10_000, 100, 2, {Provider.OPENAI}),
         ("starter", 19, 1_900, 500_000, 1_000, 5, {Provider.OPENAI, Provider.HUGGINGFACE}),
@@ -27,11 +27,11 @@ ALL = set(Provider)
     ],
 )
 def test_the_tiers_are_the_specifications(
-    name: str, price: int, credits: int, tokens: int, requests: int, calls: int, providers: set[Provider]
+    name: str, price: int, worth: int, tokens: int, requests: int, calls: int, providers: set[Provider]
 ) -> None:
     tier = TIERS.named(name)
     assert tier is not None
-    assert (tier.price_minor, tier.credits_milli) == (price * 1_000_000, credits * 1_000)
+    assert (tier.price_minor, tier.credits_milli) == (price * 1_000_000, worth * 1_000)
     assert (tier.monthly_tokens, tier.monthly_requests, tier.parallel_calls) == (tokens, requests, calls)
     assert (tier.providers, tier.credit_markup) == (providers, 1)
 
@@ -82,22 +82,14 @@ def test_every_provider_has_models_with_prices() -> None:
         assert price.max_output_tokens <= price.context_tokens
 
 
-def test_the_dearest_call_is_computed_exactly() -> None:
+def test_the_dearest_call_is_computed_exactly(tmp_path: Path) -> None:
     """28 digits are what Python computes with; a cost beyond them would be rounded before it is rounded up."""
-    price = load_models_from(input='"9999.99999999"', output='"9999.99999999"')
+    path = tmp_path / "models.toml"
+    path.write_text(a_model(input='"9999.99999999"', output='"9999.99999999"'))
+    (price,) = load_models(path)
     tokens, markup = Tokens(10**8, 10**8 - 1), Decimal("999.9999")
     exact = (2 * 10**8 - 1) * 999999999999 * 9999999
     assert cost_of(tokens, price, markup).credits_milli == -(-exact * 100_000 // 10**15)
-
-
-def load_models_from(**more: str):
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "models.toml"
-        path.write_text(a_model(**more))
-        (price,) = load_models(path)
-    return price
 
 
 def a_model(head: str = 'version = 1\ncurrency = "USD"\n', **more: str) -> str:
