@@ -1,8 +1,9 @@
 """Anthropic's messages.
 
 Refused, since it is billed apart, at other prices, or takes in more than the body has: tools that run on Anthropic's servers (web
-search and fetch, code execution, tool search), MCP servers, containers, context editing, cache writes (1.25 to 2 times the price), fast
-mode, a fixed geography. Thinking is within `max_tokens`. Source: https://docs.anthropic.com/en/docs/about-claude/pricing, .../en/api/messages
+search and fetch, code execution, tool search), MCP servers, containers, context editing, cache writes (1.25 to 2 times the price),
+fast mode, a fixed geography. Thinking is within `max_tokens`.
+Source: https://docs.anthropic.com/en/docs/about-claude/pricing, https://docs.anthropic.com/en/api/messages
 """
 
 from collections.abc import Iterator, Mapping
