@@ -102,11 +102,16 @@ def rolled(account: Account, tiers: Tiers, moment: Moment) -> Account:
     plan = plan_of(account)
     now_ms = moment.at_ms
     if plan.tier == "":
-        return _begun(account, tiers.free, _Cycle(f"free-{now_ms}", now_ms, now_ms + CYCLE_MS), moment)
+        return _begun(account, tiers.free, _free_cycle(account, now_ms), moment)
     if now_ms < plan.end_ms + (GRACE_MS if plan.is_paid and not plan.ends else 0):
         return account
     start_ms = plan.end_ms + (now_ms - plan.end_ms) // CYCLE_MS * CYCLE_MS
-    return _begun(account, tiers.free, _Cycle(f"free-{start_ms}", start_ms, start_ms + CYCLE_MS), moment)
+    return _begun(account, tiers.free, _free_cycle(account, start_ms), moment)
+
+
+def _free_cycle(account: Account, start_ms: int) -> "_Cycle":
+    """Named by the account's count of entries, too: two free cycles may begin at one instant, and no key is used twice."""
+    return _Cycle(f"free-{start_ms}-{account.seq}", start_ms, start_ms + CYCLE_MS)
 
 
 @dataclass(frozen=True, slots=True)
