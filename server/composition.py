@@ -270,6 +270,7 @@ class _Process:
             role=role,
         )
         stack.push_async_callback(wired.services.ai.calls.stop)
+        stack.push_async_callback(wired.services.ai_metrics.stop)
         stack.push_async_callback(wired.services.usage.stop)
         stack.push_async_callback(wired.services.webhooks.stop)
         gate.consultations, gate.chat = wired.services.consultations, chat
@@ -417,6 +418,7 @@ class _Process:
                 "refresh tokens": identity.sign_ins.drop_expired,
                 "notifications": partial(identity.outbox.drop_settled, older_than_ms=keep_ms),
                 "chats": retention.round,
+                "days of AI calls": services.ai_days.keep,
                 "gateways' events": partial(services.webhooks.drop_settled, older_than_ms=keep_ms),
                 "companies' deliveries": partial(
                     services.company_news.deliverer.drop_settled, older_than_ms=keep_ms

@@ -241,6 +241,7 @@ CALLS: Final = (
                                       "401    403   403    403   403     403        403     404", session_id="unknown"),
     row("GET /admin/revenue",
                                       "401    403   403    403   403     403        403     200"),
+    row("GET /admin/metrics",         "401    403   403    403   403     403        403     200"),
     row("GET /admin/payments/report", "401    403   403    403   403     403        403     200", query="?day=2026-01-01"),
     row("POST /admin/payments/report/{day}",
                                       "401    403   403    403   403     403        403     200", body={}, day="yesterday"),

@@ -22,6 +22,8 @@ from server.storage.mongo.client import MongoDatabase
 from server.storage.mongo.failures import store_failures
 from server.storage.mongo.ledger import ACCOUNTS, ENTRIES
 from server.storage.mongo.ledger_documents import row_of, touches_of, versioned_of
+from server.storage.repositories.ai_calls import AI_CALLS, call_of
+from server.storage.repositories.ai_days import AI_DAYS, used_of
 from server.storage.repositories.credits import APPLICATIONS, PROJECTS, application_of, project_of
 from server.storage.repositories.payer_refunds import DISPUTES, PAYER_REFUNDS, dispute_of, refund_of
 from server.storage.repositories.payments import PAYMENTS, payment_of
@@ -133,6 +135,8 @@ async def _read(
     requests = await all_of(REFUND_REQUESTS.name, lambda document: refund_request_of(dict(document)))
     applications = await all_of(APPLICATIONS.name, lambda document: application_of(dict(document)))
     projects = await all_of(PROJECTS.name, lambda document: project_of(dict(document)))
+    calls = await all_of(AI_CALLS.name, lambda document: call_of(dict(document)))
+    days = await all_of(AI_DAYS.name, lambda document: (document["_id"], used_of(dict(document))))
     books = Books(
         documents=documents,
         rows=[row for _, row in entries],
@@ -148,6 +152,8 @@ async def _read(
         refund_requests=requests,
         applications=applications,
         projects=projects,
+        calls=calls,
+        call_days=dict(days),
     )
     return books, found
 
