@@ -225,13 +225,14 @@ class BatchIn(WireModel):
 
 class UsageOut(WireModel):
     """What became of a usage. QUEUED: it is recorded and will be charged once, shortly. OWED: the wallet was short; the next recharge
-    pays it. `walletBalance` is the balance right after it; null while nothing was taken. `duplicate`: the event was known.
+    pays it. `type` is as in the URL, `entryType` as in the ledger. `walletBalance` is the balance right after it; null while nothing was taken. `duplicate`: the event was known.
     """
 
     usage_id: str
     event_id: str | None
     job_id: str | None
     type: str
+    entry_type: str
     quantity: int
     unit: str
     cost: MoneyOut
@@ -251,7 +252,8 @@ class UsageOut(WireModel):
             usage_id=usage.id,
             event_id=usage.event_id,
             job_id=usage.job_id,
-            type=usage.entry_type,
+            type=usage.type,
+            entry_type=usage.entry_type,
             quantity=usage.quantity,
             unit=usage.unit,
             cost=format_minor(usage.cost_minor, asset),

@@ -154,6 +154,26 @@ MoneyIn = Annotated[
         }
     ),
 ]
+
+
+def money_in(decimals: int, example: str) -> Any:
+    """`MoneyIn` whose currency is not the consultations': with its own number of decimals."""
+    pattern = rf"^\d{{1,{15 - decimals}}}(\.\d{{1,{decimals}}})?$"
+    return Annotated[
+        Any,
+        PlainValidator(_decimal),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "format": "decimal", "pattern": pattern},
+                    {"type": "number", "minimum": 0},
+                ],
+                "examples": [example],
+            }
+        ),
+    ]
+
+
 #: Money in major units as `billing_engine.money.format_minor` prints it.
 MoneyOut = Annotated[
     str,

@@ -31,8 +31,8 @@ from server.billing_wire import (
     InvoiceOut,
     LedgerLineOut,
     LedgerQuery,
-    RechargeIn,
-    RechargeOut,
+    CompanyRechargeIn,
+    CompanyRechargeOut,
     StatusOut,
     UsagePageOut,
     UsageQuery,
@@ -173,7 +173,7 @@ def _amount(text: object, asset: Asset) -> int:
 _CENTS: Final = 2
 
 
-async def recharge(call: Call[RechargeIn, None]) -> RechargeOut:
+async def recharge(call: Call[CompanyRechargeIn, None]) -> CompanyRechargeOut:
     room, body = _room(call), call.body
     company_id = company_of(call)
     owner = await call.services.accounts.get(company_id)
@@ -190,7 +190,7 @@ async def recharge(call: Call[RechargeIn, None]) -> RechargeOut:
     balance = None
     if entry is not None:
         balance = format_minor(entry.posted_after - int(entry.facts.get("held", 0)), room.asset)
-    return RechargeOut(**_fields(shown), wallet_balance=balance)
+    return CompanyRechargeOut(**_fields(shown), wallet_balance=balance)
 
 
 def _fields(invoice: InvoiceOut) -> dict[str, Any]:
@@ -318,8 +318,8 @@ ROUTES: Final = (
         handler=recharge,
         summary="Recharge the wallet",
         access=_MANAGE,
-        body=RechargeIn,
-        response=RechargeOut,
+        body=CompanyRechargeIn,
+        response=CompanyRechargeOut,
         status=201,
         errors=(AmountOutOfRange, PaymentMethodNotFound, GatewayRefused, GatewayUnavailable, NotSupported),
         rate=RateLimit(Limited.RECHARGE, account=company_of),
