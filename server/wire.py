@@ -25,6 +25,7 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from chat.wire import instant
 from server.auth.model import email_problem, password_problem
@@ -181,6 +182,15 @@ MoneyOut = Annotated[
         {"type": "string", "format": "decimal", "pattern": r"^-?\d+\.\d{2,}$", "examples": ["500.00"]}
     ),
 ]
+
+
+def field_error(field: str, problem: str) -> PydanticCustomError:
+    """What a rule over several fields raises: it names one of them, as the client writes it."""
+    return PydanticCustomError(FIELD_ERROR, "{problem}", {"field": field, "problem": problem})
+
+
+#: The kind of such an error: its context has the field.
+FIELD_ERROR: Final = "field"
 
 
 # --- Time

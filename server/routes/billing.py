@@ -238,6 +238,7 @@ def _invoice(payment: Payment, entry: Entry | None, asset: Asset) -> InvoiceOut:
 async def invoices(call: Call[None, "InvoicesQuery"]) -> Page[InvoiceOut]:
     room, query = _room(call), call.query
     company_id = company_of(call, query.company_id)
+    await room.companies.terms(company_id)
     found = await room.recharges.list_for(company_id, limit=query.limit + 1, before=time_place(query.cursor))
     shown = found[: query.limit]
     entries = await room.recharges.credits_of(shown)
