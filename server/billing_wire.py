@@ -16,12 +16,12 @@ from billing_engine.usage.ports import Job
 from billing_engine.usage.recharges import AUTO
 from billing_engine.usage.rollups import Cell, Spending
 from server.routes.payments import OrderOut, order_of
-from server.wire import Id, Instant, MoneyOut, PageQuery, WireModel, money_in, one_of, rfc3339
+from server.wire import Id, Instant, MoneyIn, MoneyOut, PageQuery, WireModel, money_schema, one_of, rfc3339
 
 #: What is paid: no gateway takes a part of a cent.
-Cents = money_in(2, "100.00")
+Cents = Annotated[MoneyIn, money_schema(2, "100.00")]
 #: What a balance may be: dollars have six decimals here.
-Threshold = money_in(6, "20.00")
+Threshold = Annotated[MoneyIn, money_schema(6, "20.00")]
 
 #: How far back the usage page looks (document 001).
 DAYS: Final = (7, 30, 90, 365)

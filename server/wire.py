@@ -157,22 +157,18 @@ MoneyIn = Annotated[
 ]
 
 
-def money_in(decimals: int, example: str) -> Any:
-    """`MoneyIn` whose currency is not the consultations': with its own number of decimals."""
+def money_schema(decimals: int, example: str) -> WithJsonSchema:
+    """How the document shows a `MoneyIn` whose currency is not the consultations'."""
     pattern = rf"^\d{{1,{15 - decimals}}}(\.\d{{1,{decimals}}})?$"
-    return Annotated[
-        Any,
-        PlainValidator(_decimal),
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "string", "format": "decimal", "pattern": pattern},
-                    {"type": "number", "minimum": 0},
-                ],
-                "examples": [example],
-            }
-        ),
-    ]
+    return WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "decimal", "pattern": pattern},
+                {"type": "number", "minimum": 0},
+            ],
+            "examples": [example],
+        }
+    )
 
 
 #: Money in major units as `billing_engine.money.format_minor` prints it.

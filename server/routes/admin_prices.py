@@ -17,7 +17,7 @@ from server.admin.wire import InstantIn
 from server.auth.model import CompanyRight, Role
 from server.people.wire import Reason
 from server.routing import Audited, Call, Route, company, only
-from server.wire import Instant, MoneyOut, WireModel, money_in
+from server.wire import Instant, MoneyIn, MoneyOut, WireModel, money_schema
 
 #: Past changes of one price that an admin sees at once.
 _SHOWN: Final = 50
@@ -89,7 +89,7 @@ class UsagePricesOut(WireModel):
 
 
 #: Per unit it may be less than a cent.
-_PriceIn = money_in(6, "0.0025")
+_PriceIn = Annotated[MoneyIn, money_schema(6, "0.0025")]
 
 
 class UsagePriceIn(WireModel):
