@@ -41,11 +41,11 @@ QUESTIONS: Final = {
     "healthz": "/healthz",
     "status": "/api/billing/status",
     **{f"usage {days} days": f"/api/billing/usage?days={days}" for days in (7, 30, 90, 365)},
-    "usage 365, 100 jobs": "/api/billing/usage?days=365&limit=100",
-    **{f"one job, {days} days": f"/api/billing/usage?days={days}&jobId={job_id(17)}" for days in (30, 365)},
-    "usage 365, one type": "/api/billing/usage?days=365&type=cv-parsing",
+    "usage 365 with 100 jobs": "/api/billing/usage?days=365&limit=100",
+    **{f"one job {days} days": f"/api/billing/usage?days={days}&jobId={job_id(17)}" for days in (30, 365)},
+    "usage 365 of a type": "/api/billing/usage?days=365&type=cv-parsing",
     "ledger": "/api/billing/ledger?limit=100",
-    "ledger, one type": "/api/billing/ledger?limit=100&type=CV_PARSE",
+    "ledger of a type": "/api/billing/ledger?limit=100&type=CV_PARSE",
     "usages": "/api/usage?limit=100",
     "usages of a job": f"/api/usage?limit=100&jobId={job_id(17)}",
     "usages of a type": "/api/usage?limit=100&type=cv-parsing",
@@ -114,7 +114,7 @@ async def measure(target: Target, company: Company, arguments: argparse.Namespac
                     cpu = target.cpu_s() - cpu
                     p99 = sorted(found)[min(len(found) - 1, len(found) * 99 // 100)]
                     print(
-                        f"{name:20} {percentiles(found)}   {len(found) / took:6.0f}/s   server {cpu / took:4.0%} of a core,"
+                        f"{name:23} {percentiles(found)}   {len(found) / took:6.0f}/s   server {cpu / took:4.0%} of a core,"
                         f" {1_000 * cpu / len(found):6.2f} ms an answer"
                         f"   reported: {percentiles(reporting.took_ms)}   {load()}"
                         f"   {'met' if p99 < TARGET_P99_MS else 'MISSED'}",
