@@ -11,9 +11,9 @@ from billing_engine.ledger.service import Ledger
 #: What an entry that is none of this meter's is called: money that went back to the payer, a dispute.
 OTHER: Final = "ADJUSTMENT"
 _HIDDEN: Final = frozenset({"held", "entryType", "crossed", "owing", "owedUpto", "usage"})
-_AT_ONCE: Final = 500
-#: So many times that many entries are looked at for one page.
-_LOOKS: Final = 10
+#: Entries that are read at once, and how often, for a page that its own number of entries did not fill.
+_AT_ONCE: Final = 250
+_LOOKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +48,23 @@ class LedgerLines:
         account_id = company_wallet_of(company_id)
         await self._ledger.account(account_id, self._asset)
         lines: list[LedgerLine] = []
-        for _ in range(_LOOKS):
-            entries = await self._ledger.entries(account_id, below=below, limit=_AT_ONCE, newest_first=True)
+        # Almost every entry is a line: of most pages the first look is the last.
+        for at_once in (limit, *(_AT_ONCE for _ in range(_LOOKS))):
+            entries = await self._ledger.entries(account_id, below=below, limit=at_once, newest_first=True)
             for entry in entries:
-                line = _line_of(entry)
-                if line is not None and entry_type in (None, line.entry_type):
+                if entry_type in (None, _type_of(entry)) and (line := _line_of(entry)) is not None:
                     lines.append(line)
                     if len(lines) == limit:
                         return lines, entry.seq if entry.seq > 1 else None
-            if len(entries) < _AT_ONCE:
+            if len(entries) < at_once:
                 return lines, None
             below = entries[-1].seq
         return lines, below
+
+
+def _type_of(entry: Entry) -> str:
+    entry_type: str = entry.facts.get("entryType", OTHER)
+    return entry_type
 
 
 def _line_of(entry: Entry) -> LedgerLine | None:
@@ -68,7 +73,7 @@ def _line_of(entry: Entry) -> LedgerLine | None:
         return None
     return LedgerLine(
         number=entry.seq,
-        entry_type=entry.facts.get("entryType", OTHER),
+        entry_type=_type_of(entry),
         amount_minor=change,
         before_minor=entry.posted_before,
         after_minor=entry.posted_after,

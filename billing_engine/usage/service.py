@@ -353,7 +353,7 @@ class UsageService:
 
 _KNOWN_JOBS: Final = 10_000
 #: Entries of a wallet between two countings that nobody asked for.
-COUNT_EVERY: Final = 200
+COUNT_EVERY: Final = 100
 
 
 def _first_status(report: Report, cost_minor: int) -> UsageStatus:
