@@ -304,7 +304,7 @@ def _collect(account: Account, book: Book, debt: _Debt, moment: Moment) -> tuple
     collected = book.collected_minor + amount_minor
     movement = Movement(
         account=account.id,
-        source=f"collect:{debt.source}",
+        source=collection_source(debt.source),
         kind=OWED_COLLECTED,
         asset=account.asset,
         reference=debt.reference,
@@ -388,3 +388,8 @@ def refund(
 def refund_source(usage_id: str) -> str:
     """The permanent name of a usage's refund."""
     return f"refund:{usage_id}"
+
+
+def collection_source(source: str) -> str:
+    """The permanent name of what is paid of a debt from what came in under `source`."""
+    return f"collect:{source}"

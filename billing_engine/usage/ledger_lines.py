@@ -7,10 +7,18 @@ from typing import Any, Final
 from billing_engine.ledger.accounts import company_wallet_of
 from billing_engine.ledger.model import Entry, KeyState, effect_on
 from billing_engine.ledger.service import Ledger
+from billing_engine.payments.disputes import OUTCOME, WORD_AT
+from billing_engine.payments.returns import BOUND, RETURN_KINDS
 
-#: What an entry that is none of this meter's is called: money that went back to the payer, a dispute.
+#: What an entry is called that is neither this meter's nor money that went back to the payer.
 OTHER: Final = "ADJUSTMENT"
-_HIDDEN: Final = frozenset({"held", "entryType", "crossed", "owing", "owedUpto", "usage"})
+#: What an entry remembers for the books alone. Of a refund the admin who made it.
+_HIDDEN: Final = frozenset(
+    [
+        *("held", "entryType", "crossed", "owing", "owedUpto", "usage", "by"),
+        *("amount", BOUND, OUTCOME, WORD_AT),
+    ]
+)
 _AT_ONCE: Final = 500
 #: So many times that many entries are looked at for one page.
 _LOOKS: Final = 10
@@ -63,16 +71,18 @@ class LedgerLines:
 
 
 def _line_of(entry: Entry) -> LedgerLine | None:
+    """Money that goes back to the payer, or is asked back, is called by its kind (`PAYER_REFUND`), and refers to the invoice."""
     change = effect_on(entry.account, entry.transfers) if entry.state is KeyState.POSTED else 0
     if change == 0:
         return None
+    goes_back = entry.kind in RETURN_KINDS
     return LedgerLine(
         number=entry.seq,
-        entry_type=entry.facts.get("entryType", OTHER),
+        entry_type=entry.facts.get("entryType", entry.kind.upper() if goes_back else OTHER),
         amount_minor=change,
         before_minor=entry.posted_before,
         after_minor=entry.posted_after,
-        reference=entry.reference,
+        reference=entry.facts.get("paymentId", entry.reference) if goes_back else entry.reference,
         at_ms=entry.at_ms,
         metadata={name: value for name, value in entry.facts.items() if name not in _HIDDEN},
     )

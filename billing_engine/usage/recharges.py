@@ -258,8 +258,9 @@ class Recharges:
         except PaymentMethodNotFound:
             await self._close(company_id, opened, "METHOD_DELETED")
             return False
-        if payment.status is PaymentStatus.FAILED:
-            # Its failure was heard before it was written; after a crash in between, it is said here.
+        if payment.status in (PaymentStatus.FAILED, PaymentStatus.EXPIRED):
+            # A failure was heard before it was written; after a crash in between, it is said here. What nobody has decided for days
+            # would else keep the wallet from ever being recharged again.
             await self._close(company_id, opened, payment.failure or "FAILED")
         return payment.status is PaymentStatus.PAID
 
