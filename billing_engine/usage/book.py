@@ -362,12 +362,16 @@ def refund(
     by: str,
     moment: Moment,
 ) -> tuple[Account, Entry]:
-    """Give a usage's cost back, whole and once; what is owed is paid from it first."""
+    """Give a usage's cost back, whole and once; what is owed is paid from it first. The entry tells how both stood right after it
+    (`balance`, spendable, and `owed`), so that a repeat can be answered alike.
+    """
     if known is not None:
         return account, known
     book = book_of(account)
     day = max(book.day, moment.day)
     amount_minor = charged.transfers[0].amount_minor
+    spendable = account.spendable + amount_minor
+    collected_minor = min(book.owed_minor, spendable)
     source = refund_source(charged.reference)
     movement = Movement(
         account=account.id,
@@ -376,7 +380,13 @@ def refund(
         asset=account.asset,
         reference=charged.reference,
         transfers=(Transfer(REVENUE_USAGE, account.id, amount_minor, REFUND),),
-        facts={"entryType": ENTRY_TYPES[REFUND], "reason": reason, "by": by},
+        facts={
+            "entryType": ENTRY_TYPES[REFUND],
+            "reason": reason,
+            "by": by,
+            "balance": spendable - collected_minor,
+            "owed": book.owed_minor - collected_minor,
+        },
     )
     account, entry = post(account, movement, at_ms=moment.at_ms, day=day)
     book = replace(book, refunded_minor=book.refunded_minor + amount_minor)

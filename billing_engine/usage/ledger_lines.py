@@ -15,7 +15,7 @@ OTHER: Final = "ADJUSTMENT"
 #: What an entry remembers for the books alone. Of a refund the admin who made it.
 _HIDDEN: Final = frozenset(
     [
-        *("held", "entryType", "crossed", "owing", "owedUpto", "usage", "by"),
+        *("held", "entryType", "crossed", "owing", "owedUpto", "usage", "by", "balance", "owed"),
         *("amount", BOUND, OUTCOME, WORD_AT),
     ]
 )
