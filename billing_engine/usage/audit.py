@@ -21,7 +21,8 @@ from billing_engine.usage.book import (
 )
 from billing_engine.usage.model import Price, Usage, UsageStatus, cost_of, is_usage_kind
 from billing_engine.usage.recharges import recharge_of
-from billing_engine.usage.rollups import Cell, Counter, Spending, added, scopes_of
+from billing_engine.usage.rollups import Counter, added, scopes_of
+from billing_engine.usage.series import Series
 from billing_engine.usage.service import settled_by
 from billing_engine.verification import Findings
 
@@ -396,13 +397,13 @@ def _check_counters(
         seqs[counter.company_id, counter.month, counter.scope] = counter.seq
         mine = by_scope[counter.company_id][counter.month, counter.scope]
         sums = added({}, [entry for entry in mine if entry.seq <= counter.seq])
-        wrong = [cell for cell in sums.keys() | counter.cells.keys() if _differs(cell, counter.cells, sums)]
-        for cell in sorted(wrong, key=lambda cell: (cell.day, cell.type, cell.unit)):
+        for kind in sorted(sums.keys() | counter.series.keys()):
+            told, is_ = counter.series.get(kind, Series()), sums.get(kind, Series())
             found.require(
-                False,
+                told == is_,
                 "a counter is the sum of its entries",
                 subject,
-                f"{cell.day} {cell.type}: {counter.cells.get(cell)}, its entries {sums.get(cell)}",
+                f"{kind.type} in {kind.unit}: {told}, its entries {is_}",
             )
     for company_id, upto in counted.items():
         last = max((entry.seq for entry in ledgers.get(company_id, ())), default=0)
@@ -420,7 +421,3 @@ def _check_counters(
                 f"{company_id} {month} {scope}".rstrip(),
                 f"has entries up to {seqs.get((company_id, month, scope), 0)}, counted up to {upto}",
             )
-
-
-def _differs(cell: Cell, told: Mapping[Cell, Spending], is_: Mapping[Cell, Spending]) -> bool:
-    return told.get(cell, Spending()) != is_.get(cell, Spending())

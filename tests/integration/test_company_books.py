@@ -363,8 +363,8 @@ def touched(path: Path, name: str, change: Any) -> None:
             connection.execute(f'UPDATE "{table}" SET "_body" = ? WHERE "_id" = ?', (orjson.dumps(doc), id_))
 
 
-def cell_of_more(doc: dict[str, Any]) -> None:
-    doc["cells"][0][5] += 1
+def a_unit_more(doc: dict[str, Any]) -> None:
+    doc["series"][0][4] += 1
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def cell_of_more(doc: dict[str, Any]) -> None:
             lambda doc: doc.update(cost_minor=1, details={}),
             "a usage's entry is of its cost, type, job and quantity",
         ),
-        ("usage_counters", cell_of_more, "a counter is the sum of its entries"),
+        ("usage_counters", a_unit_more, "a counter is the sum of its entries"),
         ("usage_counted", lambda doc: doc.update(seq=99), "only entries are counted"),
         ("payments", lambda doc: doc.update(amount_minor=1), "a company's recharge credits its amount"),
     ],

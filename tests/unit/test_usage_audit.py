@@ -26,7 +26,8 @@ from billing_engine.usage.book import (
 )
 from billing_engine.usage.model import Usage, UsageStatus
 from billing_engine.usage.recharges import AUTO, BY_HAND, recharge_of
-from billing_engine.usage.rollups import Cell, Counter, Spending, added, scopes_of
+from billing_engine.usage.rollups import Counter, added, scopes_of
+from billing_engine.usage.series import Kind, Series, Spending
 from billing_engine.usage.service import settled_by
 from billing_engine.verification import Findings, Verdict
 
@@ -207,6 +208,10 @@ def facts_of(room: Room, kind: str, **changes: Any) -> dict[str, Any]:
 
 def counter(room: Room, number: int, **changes: Any) -> None:
     room.counters[number] = replace(room.counters[number], **changes)
+
+
+def series(room: Room, total: Spending, days: str) -> None:
+    counter(room, 0, series={Kind("cv-parsing", "cv"): Series(total, days)})
 
 
 def debt_moved_by_somebody_else(room: Room) -> None:
@@ -392,18 +397,14 @@ BROKEN: dict[str, tuple[Callable[[Room], Any], str]] = {
         lambda room: room.open("p2", 801),
         "an open recharge is of its payment's amount",
     ),
-    "a counter of another cost": (
-        lambda room: counter(room, 0, cells={Cell("2026-01-31", "cv-parsing", "cv"): Spending(1, 1, 601)}),
+    "a counter of another cost": (lambda room: series(room, Spending(1, 1, 601), "31:1:1:600"), COUNTER),
+    "a counter of another number": (lambda room: series(room, Spending(2, 1, 600), "31:1:1:600"), COUNTER),
+    "a counter of another day": (lambda room: series(room, Spending(1, 1, 600), "30:1:1:600"), COUNTER),
+    "a counter of a day's other cost": (
+        lambda room: series(room, Spending(1, 1, 600), "31:1:1:601"),
         COUNTER,
     ),
-    "a counter of another number": (
-        lambda room: counter(room, 0, cells={Cell("2026-01-31", "cv-parsing", "cv"): Spending(2, 1, 600)}),
-        COUNTER,
-    ),
-    "a counter of another day": (
-        lambda room: counter(room, 0, cells={Cell("2026-01-30", "cv-parsing", "cv"): Spending(1, 1, 600)}),
-        COUNTER,
-    ),
+    "a counter of something else": (lambda room: counter(room, 0, series={}), COUNTER),
     "a counter that counts less than it says": (lambda room: counter(room, 2, seq=3), COUNTER),
     "a counter of nobody": (lambda room: counter(room, 0, company_id="c2"), COUNTER),
     "a counter that is gone": (lambda room: room.counters.pop(1), IN_EVERY),
