@@ -56,6 +56,7 @@ from server.settings import Settings
 from server.storage.backend import Storage, open_collections, open_storage
 from server.storage.repositories.idempotency import CollectionIdempotency
 from server.storage.repositories.payment_reports import report_doc
+from server.usage_room import UsageRoom
 
 #: `readyz` fails when this process's clock is further from the store's (LEDGER 4); on SQLite that is the machine's.
 CLOCK_TOLERANCE_MS: Final = 500
@@ -423,6 +424,7 @@ class _Process:
         _sample_engine(metrics, engine)
         _sample_notices(metrics, self.identity.outbox)
         _sample_deliveries(metrics, self.wired.services.company_news.deliverer)
+        _sample_usage(metrics, self.wired.services.usage, self.clock)
         if takeover is not None:
             _sample_leases(metrics, takeover)
         if self.between.bus is not None:
@@ -494,6 +496,31 @@ def _sample_deliveries(metrics: Metrics, deliverer: Deliverer) -> None:
     )
     metrics.total("tarazu_company_webhooks_failed", "Attempts that it did not take", lambda: deliverer.failed)
     metrics.total("tarazu_company_webhooks_dead", "Events given up for good", lambda: deliverer.dead)
+
+
+def _sample_usage(metrics: Metrics, usage: UsageRoom, clock: SystemClock) -> None:
+    totals, recharges = usage.meter.totals, usage.recharges
+    metrics.total(
+        "tarazu_usages_recorded", "Usages of companies that were recorded here", lambda: totals.recorded
+    )
+    metrics.total("tarazu_usages_charged", "Usages that a wallet has paid", lambda: totals.charged)
+    metrics.total("tarazu_usages_owed", "Usages that found their wallet short", lambda: totals.owed)
+    metrics.gauge("tarazu_usages_queued", "Usages that wait to be charged", lambda: totals.queued)
+    metrics.gauge(
+        "tarazu_usages_queued_seconds",
+        "For how long the oldest of them waits",
+        lambda: (
+            0 if totals.queued_since_ms is None else max(0, clock.now_ms() - totals.queued_since_ms) / 1000
+        ),
+    )
+    metrics.total(
+        "tarazu_auto_recharges_paid", "Automatic recharges that were credited", lambda: recharges.auto_paid
+    )
+    metrics.total(
+        "tarazu_auto_recharges_declined",
+        "Automatic recharges whose means of payment was declined, or is gone",
+        lambda: recharges.auto_declined,
+    )
 
 
 def _sample_sockets(metrics: Metrics, realtime: Realtime) -> None:

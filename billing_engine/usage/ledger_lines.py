@@ -7,10 +7,18 @@ from typing import Any, Final
 from billing_engine.ledger.accounts import company_wallet_of
 from billing_engine.ledger.model import Entry, KeyState, effect_on
 from billing_engine.ledger.service import Ledger
+from billing_engine.payments.disputes import OUTCOME, WORD_AT
+from billing_engine.payments.returns import BOUND, RETURN_KINDS
 
-#: What an entry that is none of this meter's is called: money that went back to the payer, a dispute.
+#: What an entry is called that is neither this meter's nor money that went back to the payer.
 OTHER: Final = "ADJUSTMENT"
-_HIDDEN: Final = frozenset({"held", "entryType", "crossed", "owing", "owedUpto", "usage"})
+#: What an entry remembers for the books alone. Of a refund the admin who made it.
+_HIDDEN: Final = frozenset(
+    [
+        *("held", "entryType", "crossed", "owing", "owedUpto", "usage", "by", "balance", "owed"),
+        *("amount", BOUND, OUTCOME, WORD_AT),
+    ]
+)
 #: Entries that are read at once, and how often, for a page that its own number of entries did not fill.
 _AT_ONCE: Final = 250
 _LOOKS: Final = 8
@@ -63,21 +71,24 @@ class LedgerLines:
 
 
 def _type_of(entry: Entry) -> str:
-    entry_type: str = entry.facts.get("entryType", OTHER)
-    return entry_type
+    """Money that goes back to the payer, or is asked back, is called by its kind (`PAYER_REFUND`)."""
+    named: str = entry.kind.upper() if entry.kind in RETURN_KINDS else OTHER
+    return str(entry.facts.get("entryType", named))
 
 
 def _line_of(entry: Entry) -> LedgerLine | None:
+    """Money that goes back to the payer refers to the invoice."""
     change = effect_on(entry.account, entry.transfers) if entry.state is KeyState.POSTED else 0
     if change == 0:
         return None
+    goes_back = entry.kind in RETURN_KINDS
     return LedgerLine(
         number=entry.seq,
         entry_type=_type_of(entry),
         amount_minor=change,
         before_minor=entry.posted_before,
         after_minor=entry.posted_after,
-        reference=entry.reference,
+        reference=entry.facts.get("paymentId", entry.reference) if goes_back else entry.reference,
         at_ms=entry.at_ms,
         metadata={name: value for name, value in entry.facts.items() if name not in _HIDDEN},
     )

@@ -102,6 +102,9 @@ class Recharges:
         self.rules = rules
         self.new_id = new_id
         self._pursued: dict[str, asyncio.Task[bool]] = {}
+        #: Automatic recharges that were credited, and declined, in this process since it began.
+        self.auto_paid = 0
+        self.auto_declined = 0
         payments.book[Purpose.COMPANY] = self._book
         payments.fulfil[Purpose.COMPANY] = self._fulfil
         payments.on_failed[Purpose.COMPANY] = self._declined
@@ -258,8 +261,9 @@ class Recharges:
         except PaymentMethodNotFound:
             await self._close(company_id, opened, "METHOD_DELETED")
             return False
-        if payment.status is PaymentStatus.FAILED:
-            # Its failure was heard before it was written; after a crash in between, it is said here.
+        if payment.status in (PaymentStatus.FAILED, PaymentStatus.EXPIRED):
+            # A failure was heard before it was written; after a crash in between, it is said here. What nobody has decided for days
+            # would else keep the wallet from ever being recharged again.
             await self._close(company_id, opened, payment.failure or "FAILED")
         return payment.status is PaymentStatus.PAID
 
@@ -304,6 +308,7 @@ class Recharges:
     async def _fulfil(self, payment: Payment) -> None:
         """What follows a credit, before the payment is PAID: the news. `PaymentService.fulfil`."""
         account = await self.account(payment.payer_id)
+        self.auto_paid += payment.item == AUTO
         await self._news.tell(
             [
                 CompanyEvent(
@@ -366,6 +371,7 @@ class Recharges:
             return declined(account, payment_id=opened.id, at_ms=self._clock.now_ms())
 
         await self._change(company_id, change)
+        self.auto_declined += 1
         self._news.changed(company_id)
 
     async def _change(

@@ -64,6 +64,19 @@ class Report:
     usage_id: str | None = None
 
 
+@dataclass(slots=True)
+class UsageTotals:
+    """What this process has done since it began. `queued`: how many were QUEUED when it last looked, of all companies;
+    `queued_since_ms`: when the oldest of them came.
+    """
+
+    recorded: int = 0
+    charged: int = 0
+    owed: int = 0
+    queued: int = 0
+    queued_since_ms: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """A usage as it stands; `is_repeat`: its event was known."""
@@ -101,6 +114,7 @@ class UsageService:
         self._asset = asset
         self._new_id = new_id
         self._answer_within_s = answer_within_s
+        self.totals = UsageTotals()
         self._tasks: set[asyncio.Task[Any]] = set()
         #: Companies whose charge failed: their next usages wait behind it, until the worker has caught up.
         self._behind: set[str] = set()
@@ -187,6 +201,7 @@ class UsageService:
 
     async def _store(self, usage: Usage) -> Recorded:
         if await self._rows.add(usage):
+            self.totals.recorded += 1
             return Recorded(usage)
         if usage.event_id is None:
             known = await self._rows.get(usage.id)
@@ -218,7 +233,9 @@ class UsageService:
         if events := self._events_of(settled, entry):
             await self._news.tell(events)
         try:
-            await self._rows.move(settled, expect=UsageStatus.QUEUED)
+            if await self._rows.move(settled, expect=UsageStatus.QUEUED):
+                self.totals.owed += settled.status is UsageStatus.OWED
+                self.totals.charged += settled.status is UsageStatus.CHARGED
         except Unavailable as exc:
             # It is charged, and the answer may say so; the worker finds the entry and marks it.
             log.warning("a charged usage is marked later: %r", exc, extra={"usage": usage.id})
@@ -272,6 +289,15 @@ class UsageService:
 
     async def drain(self, *, abandoned_after_ms: int = _LEFT_ALONE_MS) -> int:
         """Charge what is stored and not charged, in the order in which it came; how many there were. Harmless at any time."""
+        try:
+            return await self._drain(abandoned_after_ms)
+        finally:
+            # Also where nothing can be charged: then most of all.
+            self.totals.queued = await self._rows.count_queued()
+            oldest = await self._rows.queued(created_before_ms=self._clock.now_ms(), limit=1)
+            self.totals.queued_since_ms = oldest[0].created_at_ms if oldest else None
+
+    async def _drain(self, abandoned_after_ms: int) -> int:
         total, stuck = 0, set[str]()
         while True:
             behind = set(self._behind)
