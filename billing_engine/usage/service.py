@@ -134,12 +134,15 @@ class UsageService:
 
         Raises:
             NotFound: no such company.
-            UsageTypeUnknown, UsageInvalid: names the field; nothing was stored.
+            UsageTypeUnknown: nothing was stored.
+            UsageInvalid: names the field, and the report by its `number`; nothing was stored.
             Unavailable: some may be stored; repeated with the same events, each is stored and charged once.
         """
         terms = await self._companies.terms(company_id)
         now_ms = self._clock.now_ms()
-        usages = [await self._usage_of(terms, report, now_ms) for report in reports]
+        usages = [
+            await self._usage_of(terms, report, now_ms, number) for number, report in enumerate(reports)
+        ]
         await self._make_jobs(usages)
         stored = await asyncio.gather(*map(self._store, usages))
         waiting = [
@@ -159,13 +162,13 @@ class UsageService:
             for recorded, task in zip(stored, waiting, strict=True)
         ]
 
-    async def _usage_of(self, terms: CompanyTerms, report: Report, now_ms: int) -> Usage:
+    async def _usage_of(self, terms: CompanyTerms, report: Report, now_ms: int, number: int) -> Usage:
         at_ms = now_ms if report.at_ms is None else report.at_ms
         if not now_ms - OLDEST_MS <= at_ms <= now_ms + FUTURE_MS:
             problem = "must lie within the last 35 days, and not in the future"
-            raise UsageInvalid(field="occurredAt", problem=problem)
+            raise UsageInvalid(field="occurredAt", problem=problem, number=number)
         if report.is_draft and report.job_id is None:
-            raise UsageInvalid(field="jobId", problem="a draft belongs to a job")
+            raise UsageInvalid(field="jobId", problem="a draft belongs to a job", number=number)
         list_name = terms.list_at(at_ms)
         price = await self._prices.price_at(list_name, report.type, at_ms)
         quantity = report.measured.in_unit(price.unit)

@@ -31,8 +31,8 @@ from server.billing_wire import (
     InvoiceOut,
     LedgerLineOut,
     LedgerQuery,
-    RechargeIn,
-    RechargeOut,
+    CompanyRechargeIn,
+    CompanyRechargeOut,
     StatusOut,
     UsagePageOut,
     UsageQuery,
@@ -169,7 +169,7 @@ def _amount(text: object, asset: Asset) -> int:
 _CENTS: Final = 2
 
 
-async def recharge(call: Call[RechargeIn, None]) -> RechargeOut:
+async def recharge(call: Call[CompanyRechargeIn, None]) -> CompanyRechargeOut:
     room, body = _room(call), call.body
     company_id = company_of(call)
     owner = await call.services.accounts.get(company_id)
@@ -186,7 +186,7 @@ async def recharge(call: Call[RechargeIn, None]) -> RechargeOut:
     balance = None
     if entry is not None:
         balance = format_minor(entry.posted_after - int(entry.facts.get("held", 0)), room.asset)
-    return RechargeOut(**_fields(shown), wallet_balance=balance)
+    return CompanyRechargeOut(**_fields(shown), wallet_balance=balance)
 
 
 def _fields(invoice: InvoiceOut) -> dict[str, Any]:
@@ -234,6 +234,7 @@ def _invoice(payment: Payment, entry: Entry | None, asset: Asset) -> InvoiceOut:
 async def invoices(call: Call[None, "InvoicesQuery"]) -> Page[InvoiceOut]:
     room, query = _room(call), call.query
     company_id = company_of(call, query.company_id)
+    await room.companies.terms(company_id)
     found = await room.recharges.list_for(company_id, limit=query.limit + 1, before=time_place(query.cursor))
     shown = found[: query.limit]
     entries = await room.recharges.credits_of(shown)
@@ -314,8 +315,8 @@ ROUTES: Final = (
         handler=recharge,
         summary="Recharge the wallet",
         access=_MANAGE,
-        body=RechargeIn,
-        response=RechargeOut,
+        body=CompanyRechargeIn,
+        response=CompanyRechargeOut,
         status=201,
         errors=(AmountOutOfRange, PaymentMethodNotFound, GatewayRefused, GatewayUnavailable, NotSupported),
         rate=RateLimit(Limited.RECHARGE, account=company_of),
