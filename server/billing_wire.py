@@ -16,12 +16,7 @@ from billing_engine.usage.ports import Job
 from billing_engine.usage.recharges import AUTO
 from billing_engine.usage.series import Kind, Spending
 from server.routes.payments import OrderOut, order_of
-from server.wire import Id, Instant, MoneyOut, PageQuery, WireModel, money_in, one_of, rfc3339
-
-#: What is paid: no gateway takes a part of a cent.
-Cents = money_in(2, "100.00")
-#: What a balance may be: dollars have six decimals here.
-Threshold = money_in(6, "20.00")
+from server.wire import CentsIn, CompanyMoneyIn, Id, Instant, MoneyOut, PageQuery, WireModel, one_of, rfc3339
 
 #: How far back the usage page looks (document 001).
 DAYS: Final = (7, 30, 90, 365)
@@ -128,14 +123,14 @@ class AutoRechargeIn(WireModel):
     """
 
     enabled: bool
-    amount: Cents = "100.00"
+    amount: CentsIn = "100.00"
     payment_method_id: Id | None = None
 
 
 class CompanyRechargeIn(WireModel):
     """By a saved means of payment, or else at a page of the gateway; with `savePaymentMethod` the means of payment is kept."""
 
-    amount: Cents
+    amount: CentsIn
     payment_method_id: Id | None = None
     save_payment_method: bool = False
 
@@ -143,7 +138,7 @@ class CompanyRechargeIn(WireModel):
 class AlertsIn(WireModel):
     """At which balances the company is told, once each time the balance falls below one; an empty list switches it off."""
 
-    thresholds: Annotated[list[Threshold], Field(max_length=10)]
+    thresholds: Annotated[list[CompanyMoneyIn], Field(max_length=10)]
 
 
 class AlertsOut(WireModel):

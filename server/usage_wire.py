@@ -227,7 +227,8 @@ class BatchIn(WireModel):
 
 class UsageOut(WireModel):
     """What became of a usage. QUEUED: it is recorded and will be charged once, shortly. OWED: the wallet was short; the next recharge
-    pays it. `type` is as in the URL, `entryType` as in the ledger. `walletBalance` is the balance right after it; null while nothing was taken. `duplicate`: the event was known.
+    pays it. `type` is as in the URL, `entryType` as in the ledger. `walletBalance` is the balance right after it; null while
+    nothing was taken. `duplicate`: the event was known.
     """
 
     usage_id: str

@@ -157,24 +157,24 @@ MoneyIn = Annotated[
 ]
 
 
-def money_in(decimals: int, example: str) -> Any:
-    """`MoneyIn` whose currency is not the consultations': with its own number of decimals."""
+def money_schema(decimals: int, example: str) -> WithJsonSchema:
+    """Of an amount whose currency is not the consultations': with its own number of decimals."""
     pattern = rf"^\d{{1,{15 - decimals}}}(\.\d{{1,{decimals}}})?$"
-    return Annotated[
-        Any,
-        PlainValidator(_decimal),
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "string", "format": "decimal", "pattern": pattern},
-                    {"type": "number", "minimum": 0},
-                ],
-                "examples": [example],
-            }
-        ),
-    ]
+    return WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "decimal", "pattern": pattern},
+                {"type": "number", "minimum": 0},
+            ],
+            "examples": [example],
+        }
+    )
 
 
+#: What is paid by a company: no gateway takes a part of a cent.
+CentsIn = Annotated[Any, PlainValidator(_decimal), money_schema(2, "100.00")]
+#: What a company's balance, or a price, may be: dollars have six decimals here.
+CompanyMoneyIn = Annotated[Any, PlainValidator(_decimal), money_schema(6, "20.00")]
 #: Money in major units as `billing_engine.money.format_minor` prints it.
 MoneyOut = Annotated[
     str,

@@ -17,7 +17,7 @@ from server.admin.wire import InstantIn
 from server.auth.model import CompanyRight, Role
 from server.people.wire import Reason
 from server.routing import Audited, Call, Route, company, only
-from server.wire import Instant, MoneyOut, WireModel, described, money_in
+from server.wire import CompanyMoneyIn, Instant, MoneyOut, WireModel, described
 
 #: Past changes of one price that an admin sees at once.
 _SHOWN: Final = 50
@@ -88,10 +88,6 @@ class UsagePricesOut(WireModel):
     items: list[UsagePriceOut]
 
 
-#: Per unit it may be less than a cent.
-_PriceIn = money_in(6, "0.0025")
-
-
 class UsagePriceIn(WireModel):
     """A price from `effectiveFrom` on, or from a few seconds from now.
 
@@ -100,7 +96,7 @@ class UsagePriceIn(WireModel):
 
     list_name: ListName = Field(alias="list")
     type: UsageType
-    price: _PriceIn
+    price: CompanyMoneyIn
     per: Annotated[int, Field(ge=1, le=PER_MAX)] | None = None
     unit: Annotated[str, StringConstraints(pattern=f"^{UNIT}$")] | None = None
     entry_type: Annotated[str, StringConstraints(pattern=f"^{ENTRY_TYPE}$")] | None = None
