@@ -102,8 +102,8 @@ class UsageService:
         self._new_id = new_id
         self._answer_within_s = answer_within_s
         self._tasks: set[asyncio.Task[Any]] = set()
-        #: Companies whose charge failed: their next usages wait behind it, until the worker has caught up.
-        self._behind: set[str] = set()
+        #: Companies whose charge failed, and how many usages were left to `drain` since: the next ones wait behind those.
+        self._behind: dict[str, int] = {}
         self._known_jobs: dict[tuple[str, str], None] = {}
 
     # -- recording ---------------------------------------------------------------------------------------------------
@@ -198,14 +198,18 @@ class UsageService:
         """The usage charged; or as it is stored, where the ledger does not answer."""
         usage = recorded.usage
         if usage.company_id in self._behind:
+            self._leave(usage)
             return usage
         try:
             return await self._charge(usage, terms)
         except BillingError as exc:
             # Whatever it is, it is ours: the caller's usage is stored, and the worker tries again and says what stays wrong.
-            self._behind.add(usage.company_id)
+            self._leave(usage)
             log.warning("a usage is charged later: %r", exc, extra={"usage": usage.id})
             return usage
+
+    def _leave(self, usage: Usage) -> None:
+        self._behind[usage.company_id] = self._behind.get(usage.company_id, 0) + 1
 
     # -- charging ----------------------------------------------------------------------------------------------------
 
@@ -268,7 +272,7 @@ class UsageService:
         """Charge what is stored and not charged, in the order in which it came; how many there were. Harmless at any time."""
         total, stuck = 0, set[str]()
         while True:
-            behind = set(self._behind)
+            behind = dict(self._behind)
             before_ms = self._clock.now_ms() - (0 if behind else abandoned_after_ms)
             found = await self._rows.queued(created_before_ms=before_ms, limit=_PER_ROUND)
             for company_id in dict.fromkeys(usage.company_id for usage in found):
@@ -283,10 +287,20 @@ class UsageService:
                     stuck.add(company_id)
                     log.error("usages cannot be charged: %r", exc, extra={"company": company_id})  # noqa: TRY400
             total += len(found)
-            if len(found) < _PER_ROUND or stuck:
-                # What came while we worked is stored, and next.
-                self._behind -= behind - stuck
+            if len(found) == _PER_ROUND and not stuck:
+                continue
+            for company_id, left in behind.items():
+                # Where more were left while we worked, these are next: who comes after them must not overtake them.
+                if company_id not in stuck and self._behind.get(company_id) == left:
+                    del self._behind[company_id]
+            if stuck or not self._behind:
                 return total
+
+    async def catch_up(self) -> int:
+        """Charge what was left, where this process has left something; how many there were. For a process that does not `drain`: who
+        is behind leaves everything to whoever drains, and would do so for ever.
+        """
+        return await self.drain() if self._behind else 0
 
     async def _terms_of_gone(self, company_id: str) -> CompanyTerms:
         """A company that is closed still owes what it has used."""
