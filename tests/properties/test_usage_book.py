@@ -285,6 +285,15 @@ class WalletMachine(RuleBasedStateMachine):
         model.not_before_ms = self.now_ms + (BACK_OFF_MS[0] if model.declines == 1 else BACK_OFF_MS[1])
         assert book.is_stopped == (model.declines >= 3)
 
+    @rule(times=st.integers(2, 4), early=st.booleans())
+    def the_bank_says_no_again_and_again(self, times: int, early: bool) -> None:
+        """Each time as soon as it may be asked again, or a moment before that."""
+        for _ in range(times):
+            self.now_ms = max(self.now_ms, self.model.not_before_ms - early)
+            self.use(self.model.spendable + 1, waits=True, used_ago_ms=0)
+            if self.model.open is not None:
+                self.the_recharge_is_declined()
+
     @rule(id_=st.sampled_from(("p1", "p2", "p3", "nobody's")))
     def news_of_another_is_declined(self, id_: str) -> None:
         if id_ != self.model.open:
@@ -439,7 +448,7 @@ class WalletMachine(RuleBasedStateMachine):
 
 
 STANDARD = settings(
-    max_examples=150,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
