@@ -275,17 +275,17 @@ class UsageService:
             behind = dict(self._behind)
             before_ms = self._clock.now_ms() - (0 if behind else abandoned_after_ms)
             found = await self._rows.queued(created_before_ms=before_ms, limit=_PER_ROUND)
-            for company_id in dict.fromkeys(usage.company_id for usage in found):
-                mine = [usage for usage in found if usage.company_id == company_id]
-                try:
-                    terms = await self._terms_of_gone(company_id)
-                    await asyncio.gather(*(self._charge(usage, terms) for usage in mine))
-                except Unavailable:
-                    raise
-                except BillingError as exc:
-                    # One company's books must not hold up the others'.
+            backlog: dict[str, list[Usage]] = {}
+            for usage in found:
+                backlog.setdefault(usage.company_id, []).append(usage)
+            # All companies at once: one that waits for its recharge must not hold up the others, nor one whose books are wrong.
+            ends = await asyncio.gather(*map(self._charge_all, backlog.values()), return_exceptions=True)
+            for company_id, end in zip(backlog, ends, strict=True):
+                if isinstance(end, BillingError) and not isinstance(end, Unavailable):
                     stuck.add(company_id)
-                    log.error("usages cannot be charged: %r", exc, extra={"company": company_id})  # noqa: TRY400
+                    log.error("usages cannot be charged: %r", end, extra={"company": company_id})
+                elif end is not None:
+                    raise end
             total += len(found)
             if len(found) == _PER_ROUND and not stuck:
                 continue
@@ -301,6 +301,11 @@ class UsageService:
         is behind leaves everything to whoever drains, and would do so for ever.
         """
         return await self.drain() if self._behind else 0
+
+    async def _charge_all(self, usages: Sequence[Usage]) -> None:
+        """Charge these of one company, in this order."""
+        terms = await self._terms_of_gone(usages[0].company_id)
+        await asyncio.gather(*(self._charge(usage, terms) for usage in usages))
 
     async def _terms_of_gone(self, company_id: str) -> CompanyTerms:
         """A company that is closed still owes what it has used."""

@@ -215,6 +215,29 @@ async def test_a_process_that_does_not_drain_catches_up_with_what_it_has_left(tm
         await at.stop()
 
 
+async def test_a_company_that_waits_for_its_recharge_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    gateway = Hanging()
+    async with a_metering(tmp_path / "x.db", gateway=gateway, fuse=refusing("ledger.")) as at:
+        await at.boot()
+        await at.automatic()
+        await at.pay(AMOUNT, company="c2", card=False)
+        at.fuse.failing = True
+        for company in (COMPANY, "c2"):
+            await at.use(300, company=company)
+        at.fuse.over()
+        catching_up = asyncio.create_task(at.meter.drain())
+        await gateway.reached.wait()
+        async with asyncio.timeout(5):
+            while (await at.rows("c2"))[0].status is UsageStatus.QUEUED:
+                pass
+        assert (await at.rows())[0].status is UsageStatus.QUEUED
+        gateway.goes_on.set()
+        assert await catching_up == 2
+        for company in (COMPANY, "c2"):
+            await at.check_at_rest(company)
+        await at.stop()
+
+
 # -- races
 
 
