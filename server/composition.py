@@ -140,6 +140,7 @@ async def build(
         identity.sign_ins.on_revoked(_close_sockets(process.realtime, process.between.bus))
         if settings.is_shared:
             await process.follow_sign_outs()
+            process.catch_up_with_usages()
         else:
             await process.do_chores()
             commands = {
@@ -346,6 +347,14 @@ class _Process:
         if self.between.bus is not None:
             self.between.bus.on(SIGNED_OUT, lambda _facts: job.run_soon())
             self.between.bus.on_resync(job.run_soon)
+        job.start()
+        self.stack.push_async_callback(job.stop)
+
+    def catch_up_with_usages(self) -> None:
+        """What this process could not charge it charges again, when it can: until then its companies' usages queue up behind."""
+        job = Periodic(
+            "usages", self.wired.services.usage.meter.catch_up, clock=self.clock, every_ms=_USAGES_EVERY_MS
+        )
         job.start()
         self.stack.push_async_callback(job.stop)
 
