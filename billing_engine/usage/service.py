@@ -328,12 +328,17 @@ class UsageService:
             total += len(found)
             if len(found) == _PER_ROUND and not stuck:
                 continue
-            for company_id, left in behind.items():
-                # Where more were left while we worked, these are next: who comes after them must not overtake them.
-                if company_id not in stuck and self._behind.get(company_id) == left:
-                    del self._behind[company_id]
+            self._caught_up(
+                {company_id: left for company_id, left in behind.items() if company_id not in stuck}
+            )
             if stuck or not self._behind:
                 return total
+
+    def _caught_up(self, behind: Mapping[str, int]) -> None:
+        """Where more were left while we worked, these are next: who comes after them must not overtake them."""
+        for company_id, left in behind.items():
+            if self._behind.get(company_id) == left:
+                del self._behind[company_id]
 
     async def catch_up(self) -> int:
         """Charge what was left, where this process has left something; how many there were. For a process that does not `drain`: who

@@ -28,7 +28,7 @@ from billing_engine.usage.book import (
 from billing_engine.usage.model import Measured, Price, Usage, UsageStatus, is_usage_kind
 from billing_engine.usage.ports import CompanyEvent, CompanyTerms, EventKind, ListChoice, UsageFilter
 from billing_engine.usage.recharges import RechargeRules, recharge_of
-from billing_engine.usage.rollups import Spending
+from billing_engine.usage.series import Spending
 from billing_engine.usage.service import Recorded, Report
 from server.storage.collection import Collection, CollectionSpec
 from server.storage.repositories.payment_methods import CollectionMethods
@@ -351,8 +351,15 @@ class Metering:
             sums: dict[Any, Spending] = defaultdict(Spending)
             for entry in mine:
                 cost = cost_of_entry(entry)
-                sums[entry.day, entry.facts["type"]] += Spending(1, cost, cost)
-            assert {(cell.day, cell.type): spent for cell, spent in told[scope].items()} == sums
+                cell = entry.day, entry.facts["type"]
+                sums[cell] = sums[cell].plus(Spending(1, cost, cost))
+            days_told = told[scope].by_day()
+            assert {
+                (day, kind.type): spent for day, kinds in days_told.items() for kind, spent in kinds.items()
+            } == sums
+            assert sum(spent.cost_minor for spent in told[scope].by_kind().values()) == sum(
+                spent.cost_minor for spent in sums.values()
+            )
 
     async def check_at_rest(self, company: str = COMPANY) -> None:
         """After everything has settled: nothing waits, nothing is open, and what the gateway took is ours."""
