@@ -14,14 +14,9 @@ from billing_engine.usage.ledger_lines import LedgerLine
 from billing_engine.usage.model import CV_PARSING, QUESTION_GENERATION, VIDEO_INTERVIEW
 from billing_engine.usage.ports import Job
 from billing_engine.usage.recharges import AUTO
-from billing_engine.usage.rollups import Cell, Spending
+from billing_engine.usage.series import Kind, Spending
 from server.routes.payments import OrderOut, order_of
-from server.wire import Id, Instant, MoneyIn, MoneyOut, PageQuery, WireModel, money_schema, one_of, rfc3339
-
-#: What is paid: no gateway takes a part of a cent.
-Cents = Annotated[MoneyIn, money_schema(2, "100.00")]
-#: What a balance may be: dollars have six decimals here.
-Threshold = Annotated[MoneyIn, money_schema(6, "20.00")]
+from server.wire import CentsIn, CompanyMoneyIn, Id, Instant, MoneyOut, PageQuery, WireModel, one_of, rfc3339
 
 #: How far back the usage page looks (document 001).
 DAYS: Final = (7, 30, 90, 365)
@@ -128,14 +123,14 @@ class AutoRechargeIn(WireModel):
     """
 
     enabled: bool
-    amount: Cents = "100.00"
+    amount: CentsIn = "100.00"
     payment_method_id: Id | None = None
 
 
 class CompanyRechargeIn(WireModel):
     """By a saved means of payment, or else at a page of the gateway; with `savePaymentMethod` the means of payment is kept."""
 
-    amount: Cents
+    amount: CentsIn
     payment_method_id: Id | None = None
     save_payment_method: bool = False
 
@@ -143,7 +138,7 @@ class CompanyRechargeIn(WireModel):
 class AlertsIn(WireModel):
     """At which balances the company is told, once each time the balance falls below one; an empty list switches it off."""
 
-    thresholds: Annotated[list[Threshold], Field(max_length=10)]
+    thresholds: Annotated[list[CompanyMoneyIn], Field(max_length=10)]
 
 
 class AlertsOut(WireModel):
@@ -197,10 +192,10 @@ class CardsOut(WireModel):
     total: UsageTotalOut
 
     @classmethod
-    def of(cls, cells: Mapping[Cell, Spending], asset: Asset) -> "CardsOut":
-        by_type: dict[str, dict[Cell, Spending]] = {}
-        for cell, spending in cells.items():
-            by_type.setdefault(cell.type, {})[cell] = spending
+    def of(cls, spent: Mapping[Kind, Spending], asset: Asset) -> "CardsOut":
+        by_type: dict[str, dict[Kind, Spending]] = {}
+        for kind, spending in spent.items():
+            by_type.setdefault(kind.type, {})[kind] = spending
         cards = {type_: _card(mine, asset) for type_, mine in sorted(by_type.items())}
         none = _card({}, asset)
         return cls(
@@ -208,15 +203,15 @@ class CardsOut(WireModel):
             question_generation=cards.pop(QUESTION_GENERATION, none),
             video_interview=cards.pop(VIDEO_INTERVIEW, none),
             other=cards,
-            total=_total(cells.values(), asset),
+            total=_total(spent.values(), asset),
         )
 
 
-def _card(cells: Mapping[Cell, Spending], asset: Asset) -> CardOut:
-    total = _total(cells.values(), asset)
+def _card(spent: Mapping[Kind, Spending], asset: Asset) -> CardOut:
+    total = _total(spent.values(), asset)
     by_unit: dict[str, int] = {}
-    for cell, spending in cells.items():
-        by_unit[cell.unit] = by_unit.get(cell.unit, 0) + spending.quantity
+    for kind, spending in spent.items():
+        by_unit[kind.unit] = by_unit.get(kind.unit, 0) + spending.quantity
     return CardOut(
         count=total.count,
         cost=total.cost,
@@ -227,7 +222,7 @@ def _card(cells: Mapping[Cell, Spending], asset: Asset) -> CardOut:
 def _total(spendings: Iterable[Spending], asset: Asset) -> UsageTotalOut:
     found = list(spendings)
     return UsageTotalOut(
-        count=sum(one.count for one in found),
+        count=sum(one.uses for one in found),
         cost=format_minor(sum(one.cost_minor for one in found), asset),
     )
 
@@ -263,29 +258,29 @@ class UsagePageOut(WireModel):
     next_cursor: str | None
 
 
-def daily_of(cells: Mapping[Cell, Spending], days: Sequence[str], asset: Asset) -> list[DayOut]:
+def daily_of(spent: Mapping[str, Mapping[Kind, Spending]], days: Sequence[str], asset: Asset) -> list[DayOut]:
     """One row for each day, also where nothing was used."""
-    by_day: dict[str, dict[str, int]] = {day: {} for day in days}
-    for cell, spending in cells.items():
-        costs = by_day[cell.day]
-        costs[cell.type] = costs.get(cell.type, 0) + spending.cost_minor
-    return [
-        DayOut(
-            date=day,
-            cost=format_minor(sum(costs.values()), asset),
-            costs={type_: format_minor(cost, asset) for type_, cost in sorted(costs.items())},
-        )
-        for day, costs in by_day.items()
-    ]
+    return [_day(day, spent.get(day, {}), asset) for day in days]
 
 
-def job_usage_of(job: Job, cells: Mapping[Cell, Spending], asset: Asset) -> JobUsageOut:
+def _day(day: str, spent: Mapping[Kind, Spending], asset: Asset) -> DayOut:
+    costs: dict[str, int] = {}
+    for kind, spending in spent.items():
+        costs[kind.type] = costs.get(kind.type, 0) + spending.cost_minor
+    return DayOut(
+        date=day,
+        cost=format_minor(sum(costs.values()), asset),
+        costs={type_: format_minor(cost, asset) for type_, cost in sorted(costs.items())},
+    )
+
+
+def job_usage_of(job: Job, spent: Mapping[Kind, Spending], asset: Asset) -> JobUsageOut:
     """A job's row."""
     return JobUsageOut(
         job_id=job.id,
         created_at=job.created_at_ms,
         published_at=job.published_at_ms,
-        usage=CardsOut.of(cells, asset),
+        usage=CardsOut.of(spent, asset),
     )
 
 

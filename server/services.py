@@ -47,7 +47,7 @@ from server.credits_room import CreditsRoom, open_credits
 from server.identity import Identity
 from server.ids import new_id
 from server.ledger_earnings import LedgerEarnings
-from server.ledger_funds import LedgerFunds
+from server.ledger_funds import LedgerFunds, UsageFunds
 from server.metrics import Metrics
 from server.notifications.money import MoneyNews
 from server.notifications.outbox import Outbox
@@ -348,6 +348,7 @@ async def wire(
         projects=credits_room.projects,
         company_keys=api_keys,
         hooks=company_news.webhooks,
+        company_funds=UsageFunds(usage),
     )
     companies = companies_room(
         company_records,
@@ -426,6 +427,7 @@ async def wire(
             books=ledger,
             audit=audit,
             asset=settings.asset,
+            company_asset=settings.company_asset,
         ),
         revenue=Revenue(books=ledger, clock=clock, asset=settings.asset, zone=settings.zone),
         transcripts=Transcripts(

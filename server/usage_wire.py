@@ -226,8 +226,8 @@ class BatchIn(WireModel):
 
 
 class UsageOut(WireModel):
-    """What became of a usage. QUEUED: it is recorded and will be charged once, shortly. OWED: the wallet was short; the next
-    recharge pays it. `type` is as in the URL, `entryType` as in the ledger. `walletBalance` is the balance right after it; null while
+    """What became of a usage. QUEUED: it is recorded and will be charged once, shortly. OWED: the wallet was short; the next recharge
+    pays it. `type` is as in the URL, `entryType` as in the ledger. `walletBalance` is the balance right after it; null while
     nothing was taken. `duplicate`: the event was known.
     """
 
@@ -249,25 +249,27 @@ class UsageOut(WireModel):
 
     @classmethod
     def of(cls, recorded: Recorded, asset: Asset) -> "UsageOut":
-        usage = recorded.usage
-        balance = usage.balance_minor
-        return cls(
-            usage_id=usage.id,
-            event_id=usage.event_id,
-            job_id=usage.job_id,
-            type=usage.type,
-            entry_type=usage.entry_type,
-            quantity=usage.quantity,
-            unit=usage.unit,
-            cost=format_minor(usage.cost_minor, asset),
-            currency=asset.code,
-            status=usage.status.value,
-            wallet_balance=None if balance is None else format_minor(balance, asset),
-            occurred_at=usage.at_ms,
-            created_at=usage.created_at_ms,
-            charged_at=usage.charged_at_ms,
-            duplicate=recorded.is_repeat,
-        )
+        return cls(**_shown(recorded.usage, asset), duplicate=recorded.is_repeat)
+
+
+def _shown(usage: Usage, asset: Asset) -> dict[str, Any]:
+    balance = usage.balance_minor
+    return {
+        "usage_id": usage.id,
+        "event_id": usage.event_id,
+        "job_id": usage.job_id,
+        "type": usage.type,
+        "entry_type": usage.entry_type,
+        "quantity": usage.quantity,
+        "unit": usage.unit,
+        "cost": format_minor(usage.cost_minor, asset),
+        "currency": asset.code,
+        "status": usage.status.value,
+        "wallet_balance": None if balance is None else format_minor(balance, asset),
+        "occurred_at": usage.at_ms,
+        "created_at": usage.created_at_ms,
+        "charged_at": usage.charged_at_ms,
+    }
 
 
 class BatchOut(WireModel):
@@ -283,21 +285,10 @@ class UsageDetailOut(UsageOut):
 
     @classmethod
     def seen(cls, usage: Usage, asset: Asset, *, collected_minor: int) -> "UsageDetailOut":
-        paid = usage.owed_upto is not None and usage.owed_upto <= collected_minor
-        plain = UsageOut.of(Recorded(usage), asset)
-        details = shown_details(usage.details, asset)
-        shown = plain.model_dump(by_alias=False)
-        status = UsageStatus.CHARGED.value if paid else usage.status.value
-        return cls(**{**shown, **_instants(usage), "status": status}, details=details)
-
-
-def _instants(usage: Usage) -> dict[str, int | None]:
-    """As numbers: dumping has printed them."""
-    return {
-        "occurred_at": usage.at_ms,
-        "created_at": usage.created_at_ms,
-        "charged_at": usage.charged_at_ms,
-    }
+        shown = _shown(usage, asset)
+        if usage.owed_upto is not None and usage.owed_upto <= collected_minor:
+            shown["status"] = UsageStatus.CHARGED.value
+        return cls(**shown, duplicate=False, details=shown_details(usage.details, asset))
 
 
 class PublishedOut(WireModel):

@@ -158,7 +158,7 @@ MoneyIn = Annotated[
 
 
 def money_schema(decimals: int, example: str) -> WithJsonSchema:
-    """How the document shows a `MoneyIn` whose currency is not the consultations'."""
+    """Of an amount whose currency is not the consultations': with its own number of decimals."""
     pattern = rf"^\d{{1,{15 - decimals}}}(\.\d{{1,{decimals}}})?$"
     return WithJsonSchema(
         {
@@ -171,6 +171,10 @@ def money_schema(decimals: int, example: str) -> WithJsonSchema:
     )
 
 
+#: What is paid by a company: no gateway takes a part of a cent.
+CentsIn = Annotated[Any, PlainValidator(_decimal), money_schema(2, "100.00")]
+#: What a company's balance, or a price, may be: dollars have six decimals here.
+CompanyMoneyIn = Annotated[Any, PlainValidator(_decimal), money_schema(6, "20.00")]
 #: Money in major units as `billing_engine.money.format_minor` prints it.
 MoneyOut = Annotated[
     str,

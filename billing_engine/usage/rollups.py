@@ -6,6 +6,7 @@ counts. Nobody waits for counting: a reader adds the entries that came after wha
 charged before the question, and costs the length of the answer.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,34 +18,12 @@ from billing_engine.ledger.model import Entry, KeyState, quantity_of
 from billing_engine.ledger.rivals import ATTEMPTS, let_rivals_finish
 from billing_engine.ledger.service import Ledger
 from billing_engine.usage.model import is_usage_kind
+from billing_engine.usage.series import Kind, Series, Spending
 
 #: Entries that are counted in one go; a reader that finds more of them uncounted has them counted first.
 CHUNK: Final = 500
 #: The scope of the whole company. A job's id is never empty.
 WHOLE: Final = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """How often something was used, how much, and what it cost, in smallest units."""
-
-    count: int = 0
-    quantity: int = 0
-    cost_minor: int = 0
-
-    def __add__(self, other: "Spending") -> "Spending":
-        return Spending(
-            self.count + other.count, self.quantity + other.quantity, self.cost_minor + other.cost_minor
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One day of one type of usage. The unit belongs to it: a company that changed its list has counted in two."""
-
-    day: str
-    type: str
-    unit: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +34,49 @@ class Counter:
     month: str
     scope: str
     seq: int
-    cells: Mapping[Cell, Spending]
+    series: Mapping[Kind, Series]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one scope used from the first day to the last, both included; `months` may know more than these days."""
+
+    first_day: str
+    last_day: str
+    months: Mapping[str, Mapping[Kind, Series]]
+
+    def by_kind(self, type_: str | None = None) -> dict[Kind, Spending]:
+        """All days together; of one type, or of all. What was not used is left out."""
+        sums: dict[Kind, Spending] = {}
+        for month, kinds in self.months.items():
+            first, last = self._days_of(month)
+            for kind, series in kinds.items():
+                if type_ in (None, kind.type) and (found := series.within(first, last)).uses:
+                    sums[kind] = sums[kind].plus(found) if kind in sums else found
+        return sums
+
+    def by_day(self, type_: str | None = None) -> dict[str, dict[Kind, Spending]]:
+        """By day (YYYY-MM-DD); a day on which nothing was used is left out."""
+        days: dict[str, dict[Kind, Spending]] = {}
+        for month, kinds in self.months.items():
+            first, last = self._days_of(month)
+            for kind, series in kinds.items():
+                if type_ in (None, kind.type):
+                    for day, spending in series.by_day().items():
+                        if first <= day <= last:
+                            days.setdefault(f"{month}-{day}", {})[kind] = spending
+        return days
+
+    def _days_of(self, month: str) -> tuple[str, str]:
+        """The first and the last day of the month that are asked for."""
+        first = self.first_day[_DAY:] if self.first_day[:_MONTH] == month else "01"
+        last = self.last_day[_DAY:] if self.last_day[:_MONTH] == month else "31"
+        return first, last
+
+
+#: Of YYYY-MM-DD: where the month ends, and where the day begins.
+_MONTH: Final = len("2026-01")
+_DAY: Final = len("2026-01-")
 
 
 class Counters(Protocol):
@@ -90,7 +111,7 @@ class Rollups:
 
     async def spent(
         self, company_id: str, *, first_day: str, last_day: str, scopes: Sequence[str]
-    ) -> dict[str, dict[Cell, Spending]]:
+    ) -> dict[str, Spent]:
         """By scope, what was used on these days (both included). Raises `Unavailable`."""
         await self._ledger.account(company_wallet_of(company_id), self._asset)
         months = months_between(first_day, last_day)
@@ -104,15 +125,15 @@ class Rollups:
             await self.count(company_id)
         else:
             raise Unavailable(reason="usages come faster than they are counted", company=company_id)
+        late = _by_counter(tail)
         return {
-            scope: _within(
+            scope: Spent(
                 first_day,
                 last_day,
-                (
-                    counters.get((month, scope)) or Counter(company_id, month, scope, 0, {})
+                {
+                    month: _upto_now(counters.get((month, scope)), late.get((month, scope), ()))
                     for month in months
-                ),
-                tail,
+                },
             )
             for scope in scopes
         }
@@ -125,12 +146,7 @@ class Rollups:
             entries = await self._after(company_id, upto, CHUNK)
             if not entries:
                 return total
-            by_counter: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-            for entry in entries:
-                for scope in scopes_of(entry):
-                    by_counter[entry.day[:7], scope].append(entry)
-            for (month, scope), mine in by_counter.items():
-                await self._add(company_id, month, scope, mine)
+            await self._add(company_id, _by_counter(entries))
             await self._counters.raise_upto(company_id, entries[-1].seq)
             total += len(entries)
             if len(entries) < CHUNK:
@@ -141,16 +157,24 @@ class Rollups:
         found = await self._ledger.entries(company_wallet_of(company_id), above=seq, limit=limit)
         return [entry for number, entry in enumerate(found, seq + 1) if entry.seq == number]
 
-    async def _add(self, company_id: str, month: str, scope: str, entries: Sequence[Entry]) -> None:
+    async def _add(self, company_id: str, by_counter: Mapping[tuple[str, str], Sequence[Entry]]) -> None:
+        """Raise all these counters, side by side: a store that commits many writes together commits these together."""
+        left = dict(by_counter)
         for attempt in range(ATTEMPTS):
             await let_rivals_finish(attempt)
-            found = await self._counters.get_many(company_id, [month], [scope])
-            counter = found.get((month, scope)) or Counter(company_id, month, scope, 0, {})
-            new = [entry for entry in entries if entry.seq > counter.seq]
-            if not new:
-                return
-            raised = replace(counter, seq=new[-1].seq, cells=added(counter.cells, new))
-            if await self._counters.put(raised, expect_seq=counter.seq):
+            months, scopes = ({key[part] for key in left} for part in (0, 1))
+            found = await self._counters.get_many(company_id, sorted(months), sorted(scopes))
+            raised: dict[tuple[str, str], tuple[Counter, int]] = {}
+            for (month, scope), entries in left.items():
+                counter = found.get((month, scope)) or Counter(company_id, month, scope, 0, {})
+                if new := [entry for entry in entries if entry.seq > counter.seq]:
+                    series = added(counter.series, new)
+                    raised[month, scope] = replace(counter, seq=new[-1].seq, series=series), counter.seq
+            done = await asyncio.gather(
+                *(self._counters.put(counter, expect_seq=seq) for counter, seq in raised.values())
+            )
+            left = {key: left[key] for key, is_done in zip(raised, done, strict=True) if not is_done}
+            if not left:
                 return
         raise Unavailable(reason="a counter is being raised by others", company=company_id)
 
@@ -163,14 +187,20 @@ def scopes_of(entry: Entry) -> tuple[str, ...]:
     return (WHOLE,) if job is None else (WHOLE, job)
 
 
-def added(cells: Mapping[Cell, Spending], entries: Iterable[Entry]) -> dict[Cell, Spending]:
-    """The cells with these usages."""
-    sums = dict(cells)
+def added(series: Mapping[Kind, Series], entries: Iterable[Entry]) -> dict[Kind, Series]:
+    """A month's series with these usages of the month."""
+    news: dict[Kind, dict[str, list[int]]] = {}
     for entry in entries:
-        cell = Cell(entry.day, entry.facts["type"], entry.facts["unit"])
-        cost_minor = sum(transfer.amount_minor for transfer in entry.transfers)
-        sums[cell] = sums.get(cell, Spending()) + Spending(1, quantity_of(entry), cost_minor)
-    return sums
+        days = news.setdefault(Kind(entry.facts["type"], entry.facts["unit"]), {})
+        sums = days.setdefault(entry.day[_DAY:], [0, 0, 0])
+        sums[0] += 1
+        sums[1] += quantity_of(entry)
+        sums[2] += sum([transfer.amount_minor for transfer in entry.transfers])
+    changed = {
+        kind: series.get(kind, Series()).plus({day: Spending(*sums) for day, sums in days.items()})
+        for kind, days in news.items()
+    }
+    return {**series, **changed}
 
 
 def months_between(first_day: str, last_day: str) -> list[str]:
@@ -186,17 +216,18 @@ def months_between(first_day: str, last_day: str) -> list[str]:
 _MONTHS: Final = 12
 
 
-def _within(
-    first_day: str, last_day: str, counters: Iterable[Counter], tail: Sequence[Entry]
-) -> dict[Cell, Spending]:
-    sums: dict[Cell, Spending] = {}
-    for counter in counters:
-        late = [
-            entry
-            for entry in tail
-            if entry.seq > counter.seq
-            and entry.day[:7] == counter.month
-            and counter.scope in scopes_of(entry)
-        ]
-        sums |= added(counter.cells, late) if late else counter.cells
-    return {cell: spending for cell, spending in sums.items() if first_day <= cell.day <= last_day}
+def _by_counter(entries: Iterable[Entry]) -> defaultdict[tuple[str, str], list[Entry]]:
+    """By (month, scope) where they are counted."""
+    found: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        for scope in scopes_of(entry):
+            found[entry.day[:_MONTH], scope].append(entry)
+    return found
+
+
+def _upto_now(counter: Counter | None, late: Sequence[Entry]) -> Mapping[Kind, Series]:
+    """What is counted, and what came after."""
+    if counter is None:
+        return added({}, late)
+    new = [entry for entry in late if entry.seq > counter.seq]
+    return added(counter.series, new) if new else counter.series

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from server.auth.accounts import Accounts
 from server.auth.errors import AccountNotFound
-from server.auth.model import Account, MemberAccess
+from server.auth.model import Account, MemberAccess, email_key
 from server.auth.ports import AccountRows
 from server.auth.reset_tokens import ResetTokens
 from server.companies.errors import CompanyNotFound, MemberNotFound, OwnerFixed, TooManyMembers
@@ -65,14 +65,18 @@ class Members:
             StoreUnavailable: call it again with the same id.
         """
         known = await self._rows.get(operation_id)
+        if known is not None and known.deleted_at_ms is not None:
+            # Made by an earlier try, and removed since: it is not made again.
+            return Member.of(known)
         if known is None and await self._rows.count_members(company_id) >= MEMBERS_MAX:
             raise TooManyMembers(limit=MEMBERS_MAX)
         account = await self._accounts.invite(
             account_id=operation_id, email=email, name=name, company_id=company_id, access=access
         )
-        if await self._rows.count_members(company_id) > MEMBERS_MAX:
-            # Invited by two at once: both may be one too many, and neither is left over.
-            await self._removal.remove_member(account.id)
+        if known is None and await self._rows.count_members(company_id) > MEMBERS_MAX:
+            # Invited by two at once: both may be one too many. Nobody has heard of the account, so nobody is told of its end.
+            await self._rows.free_email(email_key(account.email), account.id)
+            await self._rows.drop(account.id)
             raise TooManyMembers(limit=MEMBERS_MAX)
         await self._outbox.post(
             Kind.COMPANY_INVITATION,

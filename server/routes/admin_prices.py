@@ -17,13 +17,13 @@ from server.admin.wire import InstantIn
 from server.auth.model import CompanyRight, Role
 from server.people.wire import Reason
 from server.routing import Audited, Call, Route, company, only
-from server.wire import Instant, MoneyIn, MoneyOut, WireModel, money_schema
+from server.wire import CompanyMoneyIn, Instant, MoneyOut, WireModel, described
 
 #: Past changes of one price that an admin sees at once.
 _SHOWN: Final = 50
 
-ListName = Annotated[str, StringConstraints(pattern=f"^{LIST_NAME}$")]
-UsageType = Annotated[str, StringConstraints(pattern=f"^{TYPE}$")]
+ListName = Annotated[str, StringConstraints(pattern=f"^{LIST_NAME}$"), described(examples=["tokens"])]
+UsageType = Annotated[str, StringConstraints(pattern=f"^{TYPE}$"), described(examples=["cv-parsing"])]
 
 
 class PricesQuery(WireModel):
@@ -88,10 +88,6 @@ class UsagePricesOut(WireModel):
     items: list[UsagePriceOut]
 
 
-#: Per unit it may be less than a cent.
-_PriceIn = Annotated[MoneyIn, money_schema(6, "0.0025")]
-
-
 class UsagePriceIn(WireModel):
     """A price from `effectiveFrom` on, or from a few seconds from now.
 
@@ -100,7 +96,7 @@ class UsagePriceIn(WireModel):
 
     list_name: ListName = Field(alias="list")
     type: UsageType
-    price: _PriceIn
+    price: CompanyMoneyIn
     per: Annotated[int, Field(ge=1, le=PER_MAX)] | None = None
     unit: Annotated[str, StringConstraints(pattern=f"^{UNIT}$")] | None = None
     entry_type: Annotated[str, StringConstraints(pattern=f"^{ENTRY_TYPE}$")] | None = None

@@ -18,7 +18,7 @@ from billing_engine.payments.errors import (
     PaymentNotFound,
 )
 from billing_engine.payments.model import Payment, Purpose
-from billing_engine.usage.days import day_in, days_before
+from billing_engine.usage.days import day_in, days_upto
 from billing_engine.usage.rollups import WHOLE
 from server.auth.model import CompanyRight
 from server.billing_wire import (
@@ -79,7 +79,8 @@ async def usage(call: Call[None, UsageQuery]) -> UsagePageOut:
     book = await room.recharges.book(company_id)
     # Entries of a company that moved to an earlier time zone stand on a day that is still to come there.
     last_day = max(book.day, day_in(terms.time_zone, room.clock.now_ms()))
-    first_day = days_before(last_day, days - 1)
+    shown_days = days_upto(last_day, days)
+    first_day = shown_days[0]
     if query.job_id is None:
         found = await room.jobs.list_for(company_id, limit=query.limit + 1, before=time_place(query.cursor))
     else:
@@ -88,11 +89,6 @@ async def usage(call: Call[None, UsageQuery]) -> UsagePageOut:
     jobs = found[: query.limit]
     scopes = [query.job_id or WHOLE, *(job.id for job in jobs)]
     spent = await room.rollups.spent(company_id, first_day=first_day, last_day=last_day, scopes=scopes)
-    if query.type is not None:
-        spent = {
-            scope: {cell: sums for cell, sums in cells.items() if cell.type == query.type}
-            for scope, cells in spent.items()
-        }
     whole = spent[scopes[0]]
     return UsagePageOut(
         company_id=company_id,
@@ -100,9 +96,9 @@ async def usage(call: Call[None, UsageQuery]) -> UsagePageOut:
         days=days,
         from_=first_day,
         to=last_day,
-        usage=CardsOut.of(whole, room.asset),
-        daily=daily_of(whole, [days_before(last_day, back) for back in range(days - 1, -1, -1)], room.asset),
-        jobs=[job_usage_of(job, spent[job.id], room.asset) for job in jobs],
+        usage=CardsOut.of(whole.by_kind(query.type), room.asset),
+        daily=daily_of(whole.by_day(query.type), shown_days, room.asset),
+        jobs=[job_usage_of(job, spent[job.id].by_kind(query.type), room.asset) for job in jobs],
         next_cursor=encode_cursor(jobs[-1].created_at_ms, jobs[-1].id) if len(found) > query.limit else None,
     )
 

@@ -446,6 +446,12 @@ CALLS: Final = (
     row("PUT /admin/credits/settings",
                                       "401    403   403    403   403     403        403     200", body={"price_per_credit": "60.00"}),
     # --- metered usage
+    row("POST /admin/usage/{usage_id}/refund",
+                                      "401    403   403    403   403     403        403     201   403       403      403    403",
+        body={"reason": "It was our fault."}, usage_id="charged"),
+    row("POST /admin/usage/{usage_id}/refund",
+                                      "401    403   403    403   403     403        403     404:USAGE_NOT_FOUND 403       403      403    403",
+        body={"reason": "It was our fault."}, usage_id="unknown"),
     row("GET /api/prices",            "401    403   403    403   403     403        200     200   403       200      200    200"),
     row("GET /admin/usage-prices",    "401    403   403    403   403     403        403     200"),
     row("PUT /admin/usage-prices",    "401    403   403    403   403     403        403     200",
@@ -677,6 +683,8 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         asked = await user.post(f"/consult/{ended}/refund-request", {"reason": "No sound."})
         ids["request"] = asked.json["id"]
         ids |= await _credits(people["freelancer"], people["company"], await _strangers(api))
+        body = {"eventId": "charged", "interviewId": "i", "durationMinutes": 1}
+        ids["charged"] = (await company2.post("/api/usage/video-interview", body)).json["usageId"]
         ids["payout"] = (await lawyer.post("/lawyer/payouts", {"amount": "1.00"})).json["id"]
         # Their first use in a minute is written down: it has happened, and reading changes nothing.
         for client in keys.values():

@@ -50,6 +50,8 @@ _BAD_MONEY: tuple[Any, ...] = (
     "5" * 100,
 )
 _BAD_NUMBERS_IN_JSON = ("1.001", "1e30", "-0.01", "5e-3")
+#: Of these, what a currency with more than two decimals has.
+_THOUSANDTHS = ("1.001", "5e-3")
 
 
 def broken_bodies(route: Route) -> Iterator[BadRequest]:
@@ -99,6 +101,8 @@ def bad_bodies(route: Route, samples: Mapping[str, Any]) -> Iterator[BadRequest]
             yield _body(f"{name} = {str(bad)[:40]!r}", good | {name: bad}, name)
         if _is_money(part):
             for number in _BAD_NUMBERS_IN_JSON:
+                if number in _THOUSANDTHS and _has_thousandths(part):
+                    continue
                 text = json.dumps(good | {name: "@"}).replace('"@"', number)
                 yield BadRequest(f"{name} = {number}", 422, name, text.encode())
 
@@ -169,6 +173,10 @@ def _is_money(part: Schema) -> bool:
     return {option.get("type") for option in part.get("anyOf", ())} == {"string", "number"}
 
 
+def _has_thousandths(part: Schema) -> bool:
+    return any("{1,6}" in option.get("pattern", "") for option in part["anyOf"])
+
+
 def _good(name: str, part: Schema, samples: Mapping[str, Any]) -> Any:
     if name in samples:
         return samples[name]
@@ -176,6 +184,8 @@ def _good(name: str, part: Schema, samples: Mapping[str, Any]) -> Any:
         return "20.00"
     if "enum" in part:
         return part["enum"][0]
+    if "examples" in part:
+        return part["examples"][0]
     match part.get("type"):
         case "string":
             return "x" * max(1, part.get("minLength", 1))
@@ -190,7 +200,7 @@ def _good(name: str, part: Schema, samples: Mapping[str, Any]) -> Any:
 
 def _bad_values(part: Schema) -> Iterator[Any]:
     if _is_money(part):
-        yield from _BAD_MONEY
+        yield from (bad for bad in _BAD_MONEY if bad not in _THOUSANDTHS or not _has_thousandths(part))
     elif "enum" in part:
         yield from ("NOPE", "", 5, True, [], {})
     else:

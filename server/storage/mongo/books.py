@@ -16,6 +16,7 @@ from billing_engine.consultations.billing import hold_id_of
 from billing_engine.consultations.model import Session, TimelineRow
 from billing_engine.ledger.model import KeyState
 from billing_engine.ledger.ports import Activity, Booked, Moved, Row, Versioned
+from billing_engine.usage.audit import UsageRecords
 from billing_engine.verification import Finding, Findings
 from server.storage.audit import Books, audit_books
 from server.storage.mongo.client import MongoDatabase
@@ -34,6 +35,8 @@ from server.storage.repositories.refunds import (
 )
 from server.storage.repositories.sessions import SESSIONS, session_of
 from server.storage.repositories.timeline import TIMELINE, row_of_doc
+from server.storage.repositories.usage_counters import USAGE_COUNTED, USAGE_COUNTERS, counter_of
+from server.storage.repositories.usages import USAGES, usage_of
 
 Document = Mapping[str, Any]
 Made = TypeVar("Made")
@@ -133,6 +136,10 @@ async def _read(
     requests = await all_of(REFUND_REQUESTS.name, lambda document: refund_request_of(dict(document)))
     applications = await all_of(APPLICATIONS.name, lambda document: application_of(dict(document)))
     projects = await all_of(PROJECTS.name, lambda document: project_of(dict(document)))
+    # How far all count before the counters themselves: they may be raised meanwhile.
+    counted = await all_of(USAGE_COUNTED.name, lambda document: (str(document["_id"]), int(document["seq"])))
+    counters = await all_of(USAGE_COUNTERS.name, lambda document: counter_of(dict(document)))
+    usages = await all_of(USAGES.name, lambda document: usage_of(dict(document)))
     books = Books(
         documents=documents,
         rows=[row for _, row in entries],
@@ -148,6 +155,7 @@ async def _read(
         refund_requests=requests,
         applications=applications,
         projects=projects,
+        metered=UsageRecords(usages=usages, counters=counters, counted=dict(counted)),
     )
     return books, found
 

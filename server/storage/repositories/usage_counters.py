@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Self
 
-from billing_engine.usage.rollups import Cell, Counter, Spending
+from billing_engine.usage.rollups import Counter
+from billing_engine.usage.series import Kind, Series, Spending
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
 from server.storage.errors import DuplicateId
 
@@ -24,7 +25,7 @@ class CollectionCounters:
         self._counted = counted
 
     @classmethod
-    async def open(cls, collections: Collections) -> "CollectionCounters":
+    async def open(cls, collections: Collections) -> Self:
         return cls(await collections.open(USAGE_COUNTERS), await collections.open(USAGE_COUNTED))
 
     async def counted_upto(self, company_id: str) -> int:
@@ -52,7 +53,7 @@ class CollectionCounters:
             except DuplicateId:
                 return False
             return True
-        set_ = {"seq": counter.seq, "cells": doc["cells"]}
+        set_ = {"seq": counter.seq, "series": doc["series"]}
         return await self._counters.update(doc["_id"], where={"seq": expect_seq}, set_=set_) is not None
 
 
@@ -67,10 +68,7 @@ def _doc(counter: Counter) -> Doc:
         "month": counter.month,
         "scope": counter.scope,
         "seq": counter.seq,
-        "cells": [
-            [cell.day, cell.type, cell.unit, sums.count, sums.quantity, sums.cost_minor]
-            for cell, sums in counter.cells.items()
-        ],
+        "series": [[*kind, *total, days] for kind, (total, days) in counter.series.items()],
     }
 
 
@@ -81,8 +79,8 @@ def counter_of(doc: Doc) -> Counter:
         month=doc["month"],
         scope=doc["scope"],
         seq=doc["seq"],
-        cells={
-            Cell(day, type_, unit): Spending(count, quantity, cost_minor)
-            for day, type_, unit, count, quantity, cost_minor in doc["cells"]
+        series={
+            Kind(type_, unit): Series(Spending(uses, quantity, cost_minor), days)
+            for type_, unit, uses, quantity, cost_minor, days in doc["series"]
         },
     )
