@@ -398,6 +398,6 @@ def invoice_status(payment: Payment) -> str:
 
 
 class CompanyRechargeOut(InvoiceOut):
-    """The invoice of a recharge, and the balance right after it; null until it is PAID."""
+    """The invoice of a recharge, and the balance of then, what was owed being paid; null until it is PAID."""
 
     wallet_balance: MoneyOut | None

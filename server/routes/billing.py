@@ -41,6 +41,7 @@ from server.billing_wire import (
 )
 from server.companies.errors import CompanyNotFound
 from server.csv_cells import plain
+from server.errors import ValidationFailed
 from server.invoice_page import invoice_page
 from server.rate_limits.service import Limited, RateLimit
 from server.routes.company_calls import company_of
@@ -185,7 +186,8 @@ async def recharge(call: Call[CompanyRechargeIn, None]) -> CompanyRechargeOut:
     shown = _invoice(payment, entry, room.asset)
     balance = None
     if entry is not None:
-        balance = format_minor(entry.posted_after - int(entry.facts.get("held", 0)), room.asset)
+        # What was owed is paid from it in the same write, after it.
+        balance = format_minor((await room.recharges.account(company_id)).spendable, room.asset)
     return CompanyRechargeOut(**_fields(shown), wallet_balance=balance)
 
 
@@ -195,6 +197,8 @@ def _fields(invoice: InvoiceOut) -> dict[str, Any]:
 
 async def set_auto_recharge(call: Call[AutoRechargeIn, None]) -> AutoRechargeOut:
     room, body = _room(call), call.body
+    if body.enabled and body.payment_method_id is None:
+        raise ValidationFailed([("paymentMethodId", "is required: which saved means of payment is charged")])
     book = await room.recharges.set_auto(
         company_id=company_of(call),
         is_enabled=body.enabled,
