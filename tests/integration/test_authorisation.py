@@ -104,7 +104,8 @@ CALLS: Final = (
     row("POST /auth/forgot",          "202    202   202    202   202     202        202     202", body={"email": "{fresh}"}),
     row("POST /auth/reset",           "422:INVALID_RESET_TOKEN " * 8,
         body={"token": "{user2}.guessed", "newPassword": "another horse"}),
-    row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 409:BALANCE_NOT_EMPTY 200 409:BALANCE_NOT_EMPTY 200 403:WRONG_PASSWORD",
+    row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 409:BALANCE_NOT_EMPTY 200 409:BALANCE_NOT_EMPTY"
+                                      " 409:BALANCE_NOT_EMPTY 403:WRONG_PASSWORD 403 403 200 200",
         body={"password": PASSWORD}),
     row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 200 200 200   200     403:WRONG_PASSWORD",
         body={"password": PASSWORD, "forfeit": True}),
