@@ -138,27 +138,56 @@ async def after_the_storm(at: Metering, heard: set[int]) -> None:
     assert len(await at.rows()) == 16
 
 
-@settings(
-    max_examples=60, deadline=None, derandomize=True, database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)  # fmt: skip
-@given(storm=storms(), atomic=st.booleans(), funds=st.integers(0, 3_000), auto=st.booleans())
-def test_what_is_answered_is_kept_and_what_is_kept_is_charged_once(
-    storm: list[dict[str, Any]], atomic: bool, funds: int, auto: bool, tmp_path_factory: Any
-) -> None:
-    async def run() -> None:
-        path = tmp_path_factory.mktemp("storm") / "x.db"
-        async with a_metering(path, atomic=atomic, fuse=refusing()) as at:
-            await at.boot()
-            if funds:
-                await at.pay(funds)
-            if auto:
-                await at.automatic()
-            heard = await weather(at, storm)
-            await after_the_storm(at, heard)
-            await at.stop()
+def stormy(examples: int) -> Any:
+    """So many storms, over both engines, by companies that have something or nothing and recharge by themselves or do not."""
 
-    asyncio.run(run())
+    def decorated(test: Any) -> Any:
+        given_these = given(
+            storm=storms(), atomic=st.booleans(), funds=st.integers(0, 3_000), auto=st.booleans()
+        )
+        return settings(
+            max_examples=examples,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=[
+                HealthCheck.too_slow,
+                HealthCheck.function_scoped_fixture,
+                HealthCheck.data_too_large,
+            ],
+        )(given_these(test))
+
+    return decorated
+
+
+async def survive(path: Path, storm: list[dict[str, Any]], *, atomic: bool, funds: int, auto: bool) -> None:
+    # Whoever waits for a usage that nobody settles waits for ever.
+    async with asyncio.timeout(60), a_metering(path, atomic=atomic, fuse=refusing()) as at:
+        await at.boot()
+        if funds:
+            await at.pay(funds)
+        if auto:
+            await at.automatic()
+        heard = await weather(at, storm)
+        await after_the_storm(at, heard)
+        await at.stop()
+
+
+@stormy(50)
+def test_what_is_answered_is_kept_and_what_is_kept_is_charged_once(
+    storm: Any, atomic: bool, funds: int, auto: bool, tmp_path_factory: Any
+) -> None:
+    path = tmp_path_factory.mktemp("storm") / "x.db"
+    asyncio.run(survive(path, storm, atomic=atomic, funds=funds, auto=auto))
+
+
+@pytest.mark.exhaustive
+@stormy(1_000)
+def test_also_in_a_thousand_storms(
+    storm: Any, atomic: bool, funds: int, auto: bool, tmp_path_factory: Any
+) -> None:
+    path = tmp_path_factory.mktemp("storm") / "x.db"
+    asyncio.run(survive(path, storm, atomic=atomic, funds=funds, auto=auto))
 
 
 @ENGINES
