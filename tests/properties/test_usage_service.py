@@ -454,6 +454,34 @@ async def test_counting_at_any_time_by_anybody_counts_everything_once(atomic: bo
         await at.stop()
 
 
+class CopyingOut:
+    """A ledger of which another process is just copying out entries: that of number `late` comes after its successors."""
+
+    def __init__(self, ledger: Any, late: int) -> None:
+        self._ledger, self.late = ledger, late
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    async def entries(self, account_id: str, **which: Any) -> list[Any]:
+        found = await self._ledger.entries(account_id, **which)
+        return [entry for entry in found if entry.seq != self.late]
+
+
+async def test_an_entry_that_is_copied_out_after_its_successors_is_counted_too(tmp_path: Path) -> None:
+    async with a_metering(tmp_path / "x.db") as at:
+        await at.boot()
+        await at.pay(AMOUNT)
+        await at.use_all([1, 2, 3, 4, 5])
+        await at.room.stop()
+        at.rollups._ledger = copying = CopyingOut(at.ledger, late=4)
+        assert await at.rollups.count(COMPANY) == 3
+        copying.late = 0
+        assert await at.rollups.count(COMPANY) == 3
+        await at.check_at_rest()
+        await at.stop()
+
+
 # -- slow and unwilling gateways
 
 
