@@ -376,6 +376,28 @@ async def test_two_processes_race_on_one_wallet(atomic: bool, tmp_path: Path) ->
         await at.stop()
 
 
+@ENGINES
+async def test_of_many_that_publish_a_job_at_once_one_charges_each_draft(
+    atomic: bool, tmp_path: Path
+) -> None:
+    async with a_metering(tmp_path / "x.db", atomic=atomic) as at:
+        await at.boot()
+        await at.pay(AMOUNT)
+        for number in range(12):
+            await at.use(10, f"d{number}", job_id="j", is_draft=True)
+        other = await at.second()
+        answers = await asyncio.gather(
+            *(who.meter.publish(COMPANY, "j") for who in (at, other, at, other) for _ in range(2))
+        )
+        published = [usage for _, usages in answers for usage in usages]
+        assert sorted(usage.event_id or "" for usage in published) == sorted(f"d{n}" for n in range(12))
+        assert {usage.status for usage in published} == {UsageStatus.CHARGED}
+        assert (await at.book()).spent_minor == 120
+        await at.check_at_rest()
+        await other.stop()
+        await at.stop()
+
+
 @asynccontextmanager
 async def over_mongo(options: MongoOptions, **more: Any) -> AsyncIterator[Metering]:
     async with open_mongo(options) as db:
