@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -457,3 +458,11 @@ STANDARD = settings(
 )
 WalletMachine.TestCase.settings = STANDARD
 TestWalletMachine = WalletMachine.TestCase
+
+
+class DeepWalletMachine(WalletMachine):
+    """The same for longer."""
+
+
+DeepWalletMachine.TestCase.settings = settings(STANDARD, max_examples=800, stateful_step_count=60)
+TestDeepWalletMachine = pytest.mark.exhaustive(DeepWalletMachine.TestCase)

@@ -138,27 +138,56 @@ async def after_the_storm(at: Metering, heard: set[int]) -> None:
     assert len(await at.rows()) == 16
 
 
-@settings(
-    max_examples=60, deadline=None, derandomize=True, database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)  # fmt: skip
-@given(storm=storms(), atomic=st.booleans(), funds=st.integers(0, 3_000), auto=st.booleans())
-def test_what_is_answered_is_kept_and_what_is_kept_is_charged_once(
-    storm: list[dict[str, Any]], atomic: bool, funds: int, auto: bool, tmp_path_factory: Any
-) -> None:
-    async def run() -> None:
-        path = tmp_path_factory.mktemp("storm") / "x.db"
-        async with a_metering(path, atomic=atomic, fuse=refusing()) as at:
-            await at.boot()
-            if funds:
-                await at.pay(funds)
-            if auto:
-                await at.automatic()
-            heard = await weather(at, storm)
-            await after_the_storm(at, heard)
-            await at.stop()
+def stormy(examples: int) -> Any:
+    """So many storms, over both engines, by companies that have something or nothing and recharge by themselves or do not."""
 
-    asyncio.run(run())
+    def decorated(test: Any) -> Any:
+        given_these = given(
+            storm=storms(), atomic=st.booleans(), funds=st.integers(0, 3_000), auto=st.booleans()
+        )
+        return settings(
+            max_examples=examples,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=[
+                HealthCheck.too_slow,
+                HealthCheck.function_scoped_fixture,
+                HealthCheck.data_too_large,
+            ],
+        )(given_these(test))
+
+    return decorated
+
+
+async def survive(path: Path, storm: list[dict[str, Any]], *, atomic: bool, funds: int, auto: bool) -> None:
+    # Whoever waits for a usage that nobody settles waits for ever.
+    async with asyncio.timeout(60), a_metering(path, atomic=atomic, fuse=refusing()) as at:
+        await at.boot()
+        if funds:
+            await at.pay(funds)
+        if auto:
+            await at.automatic()
+        heard = await weather(at, storm)
+        await after_the_storm(at, heard)
+        await at.stop()
+
+
+@stormy(50)
+def test_what_is_answered_is_kept_and_what_is_kept_is_charged_once(
+    storm: Any, atomic: bool, funds: int, auto: bool, tmp_path_factory: Any
+) -> None:
+    path = tmp_path_factory.mktemp("storm") / "x.db"
+    asyncio.run(survive(path, storm, atomic=atomic, funds=funds, auto=auto))
+
+
+@pytest.mark.exhaustive
+@stormy(1_000)
+def test_also_in_a_thousand_storms(
+    storm: Any, atomic: bool, funds: int, auto: bool, tmp_path_factory: Any
+) -> None:
+    path = tmp_path_factory.mktemp("storm") / "x.db"
+    asyncio.run(survive(path, storm, atomic=atomic, funds=funds, auto=auto))
 
 
 @ENGINES
@@ -347,6 +376,28 @@ async def test_two_processes_race_on_one_wallet(atomic: bool, tmp_path: Path) ->
         await at.stop()
 
 
+@ENGINES
+async def test_of_many_that_publish_a_job_at_once_one_charges_each_draft(
+    atomic: bool, tmp_path: Path
+) -> None:
+    async with a_metering(tmp_path / "x.db", atomic=atomic) as at:
+        await at.boot()
+        await at.pay(AMOUNT)
+        for number in range(12):
+            await at.use(10, f"d{number}", job_id="j", is_draft=True)
+        other = await at.second()
+        answers = await asyncio.gather(
+            *(who.meter.publish(COMPANY, "j") for who in (at, other, at, other) for _ in range(2))
+        )
+        published = [usage for _, usages in answers for usage in usages]
+        assert sorted(usage.event_id or "" for usage in published) == sorted(f"d{n}" for n in range(12))
+        assert {usage.status for usage in published} == {UsageStatus.CHARGED}
+        assert (await at.book()).spent_minor == 120
+        await at.check_at_rest()
+        await other.stop()
+        await at.stop()
+
+
 @asynccontextmanager
 async def over_mongo(options: MongoOptions, **more: Any) -> AsyncIterator[Metering]:
     async with open_mongo(options) as db:
@@ -425,6 +476,34 @@ async def test_counting_at_any_time_by_anybody_counts_everything_once(atomic: bo
         assert await at.rollups.count(COMPANY) == 0
         await at.check_at_rest()
         await other.stop()
+        await at.stop()
+
+
+class CopyingOut:
+    """A ledger of which another process is just copying out entries: that of number `late` comes after its successors."""
+
+    def __init__(self, ledger: Any, late: int) -> None:
+        self._ledger, self.late = ledger, late
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    async def entries(self, account_id: str, **which: Any) -> list[Any]:
+        found = await self._ledger.entries(account_id, **which)
+        return [entry for entry in found if entry.seq != self.late]
+
+
+async def test_an_entry_that_is_copied_out_after_its_successors_is_counted_too(tmp_path: Path) -> None:
+    async with a_metering(tmp_path / "x.db") as at:
+        await at.boot()
+        await at.pay(AMOUNT)
+        await at.use_all([1, 2, 3, 4, 5])
+        await at.room.stop()
+        at.rollups._ledger = copying = CopyingOut(at.ledger, late=4)
+        assert await at.rollups.count(COMPANY) == 3
+        copying.late = 0
+        assert await at.rollups.count(COMPANY) == 3
+        await at.check_at_rest()
         await at.stop()
 
 
