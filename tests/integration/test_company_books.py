@@ -4,12 +4,14 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from billing_engine.payments.model import PaymentStatus
 from billing_engine.verification import Verdict
 from server.auth.model import Role
 from server.storage.errors import StoreUnavailable
@@ -458,6 +460,32 @@ async def test_a_recharge_that_was_left_open_is_carried_out_before_a_company_goe
         assert (await delete(acme)).code == "DEBT_NOT_PAID"
     refused = await delete(acme)
     assert (refused.code, refused.json["available"]) == ("BALANCE_NOT_EMPTY", "19.00")
+
+
+async def test_a_recharge_that_nobody_has_decided_for_days_does_not_stop_all_later_ones(
+    api: Api, acme: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = (await acme.post("/api/billing/payment-methods/setup")).json["paymentMethodId"]
+    recharges = api.services.usage.recharges
+
+    async def dies(_company_id: str) -> bool:
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recharges, "pursue", dies)
+        await used(acme, "e1")
+        body = {"enabled": True, "amount": "20.00", "paymentMethodId": method}
+        await acme.call("PUT", "/api/billing/auto-recharge", json=body)
+    opened = (await recharges.book(acme.id)).open
+    assert opened is not None
+    due = recharges._due(acme.id, opened.amount_minor, "auto")
+    saved = await api.services.payment_methods.own(method, payer_id=acme.id)
+    intent = api.services.payment_methods._intent(due, saved, opened.id)
+    expired = replace(intent, status=PaymentStatus.EXPIRED, check_at_ms=None)
+    assert await api.services.payments._payments.add(expired)
+    assert not await recharges.pursue(acme.id)
+    book = await recharges.book(acme.id)
+    assert (book.open, book.declines) == (None, 1)
 
 
 # --- admins and operators

@@ -389,6 +389,24 @@ BROKEN: dict[str, tuple[Callable[[Room], Any], str]] = {
         lambda room: room.payment("p1", purpose=Purpose.WALLET),
         PAID,
     ),
+    "a recharge under another payment's name": (
+        lambda room: rekey(room, RECHARGE, "payment:stripe:pi_other"),
+        PAID,
+    ),
+    "a recharge that names another payment of the gateway": (
+        lambda room: room.spoil(RECHARGE, facts=facts_of(room, RECHARGE, gatewayPayment="pi_other")),
+        PAID,
+    ),
+    "a refund of what was not taken": (
+        lambda room: room.entries.update(
+            {room.entry("usage:u2").key: replace(room.entry("usage:u2"), state=KeyState.REFUSED)}
+        ),
+        "a refund gives back what its usage cost, once",
+    ),
+    "a debt that was paid from what is no recharge": (
+        lambda room: room.spoil(AUTO_RECHARGE, kind="something_else"),
+        "a debt is paid in the write of what came in",
+    ),
     "a recharge that is paid, and open": (
         lambda room: room.open("p2", 800),
         "a paid recharge is not open any more",
