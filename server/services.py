@@ -53,7 +53,7 @@ from server.gateways.setup import open_subscriptions
 from server.identity import Identity
 from server.ids import new_id
 from server.ledger_earnings import LedgerEarnings
-from server.ledger_funds import LedgerFunds
+from server.ledger_funds import LedgerFunds, UsageFunds
 from server.metrics import Metrics
 from server.no_subscriptions import NoSubscriptions
 from server.notifications.money import MoneyNews
@@ -377,6 +377,7 @@ async def wire(
         projects=credits_room.projects,
         company_keys=api_keys,
         hooks=company_news.webhooks,
+        company_funds=UsageFunds(usage),
     )
     companies = companies_room(
         company_records,
@@ -459,6 +460,7 @@ async def wire(
             books=ledger,
             audit=audit,
             asset=settings.asset,
+            company_asset=settings.company_asset,
         ),
         revenue=Revenue(books=ledger, clock=clock, asset=settings.asset, zone=settings.zone),
         ai_days=ai_days,

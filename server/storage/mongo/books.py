@@ -16,6 +16,7 @@ from billing_engine.consultations.billing import hold_id_of
 from billing_engine.consultations.model import Session, TimelineRow
 from billing_engine.ledger.model import KeyState
 from billing_engine.ledger.ports import Activity, Booked, Moved, Row, Versioned
+from billing_engine.usage.audit import UsageRecords
 from billing_engine.verification import Finding, Findings
 from server.storage.audit import Books, audit_books
 from server.storage.mongo.client import MongoDatabase
@@ -36,6 +37,8 @@ from server.storage.repositories.refunds import (
 )
 from server.storage.repositories.sessions import SESSIONS, session_of
 from server.storage.repositories.timeline import TIMELINE, row_of_doc
+from server.storage.repositories.usage_counters import USAGE_COUNTED, USAGE_COUNTERS, counter_of
+from server.storage.repositories.usages import USAGES, usage_of
 
 Document = Mapping[str, Any]
 Made = TypeVar("Made")
@@ -137,6 +140,10 @@ async def _read(
     projects = await all_of(PROJECTS.name, lambda document: project_of(dict(document)))
     calls = await all_of(AI_CALLS.name, lambda document: call_of(dict(document)))
     days = await all_of(AI_DAYS.name, lambda document: (document["_id"], used_of(dict(document))))
+    # How far all count before the counters themselves: they may be raised meanwhile.
+    counted = await all_of(USAGE_COUNTED.name, lambda document: (str(document["_id"]), int(document["seq"])))
+    counters = await all_of(USAGE_COUNTERS.name, lambda document: counter_of(dict(document)))
+    usages = await all_of(USAGES.name, lambda document: usage_of(dict(document)))
     books = Books(
         documents=documents,
         rows=[row for _, row in entries],
@@ -154,6 +161,7 @@ async def _read(
         projects=projects,
         calls=calls,
         call_days=dict(days),
+        metered=UsageRecords(usages=usages, counters=counters, counted=dict(counted)),
     )
     return books, found
 
