@@ -121,7 +121,9 @@ class AiAccountMachine(RuleBasedStateMachine):
             self.rolls()
         self.them.stop(ends=ends, at_once=at_once)
 
-    @rule(id_=st.integers(0, 4), tier=st.sampled_from(PAID), milli=st.integers(0, 10**6), resets=st.booleans())
+    @rule(
+        id_=st.integers(0, 4), tier=st.sampled_from(PAID), milli=st.integers(0, 10**6), resets=st.booleans()
+    )
     def is_upgraded(self, id_: int, tier: str, milli: int, resets: bool) -> None:
         self.rolls()
         name = f"p{id_}"

@@ -79,9 +79,7 @@ class Subscriber:
         return entry
 
     def stop(self, *, ends: bool = True, at_once: bool = False) -> None:
-        self._store(
-            end_with_cycle(self.account, ends=ends, at_once=at_once, moment=self.moment, tiers=TIERS)
-        )
+        self._store(end_with_cycle(self.account, ends=ends, at_once=at_once, moment=self.moment, tiers=TIERS))
 
     def upgrade(self, id_: str, tier: str, credits_milli: int, *, resets: bool = False) -> Entry:
         upgrade = Upgrade(id_, tier, credits_milli, resets)
