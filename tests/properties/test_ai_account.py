@@ -147,7 +147,7 @@ class AiAccountMachine(RuleBasedStateMachine):
         try:
             self.them.begin(name, Tokens(tokens, 0), MINI)
         except BillingError as exc:
-            assert type(exc) is expected, (exc, expected)
+            assert type(exc) is expected, (exc, expected)  # noqa: PT017  (or it is not refused at all)
             # Not even the cycle: the next one who asks rolls it.
             assert self.them.account == before
             return name

@@ -363,3 +363,12 @@ def test_a_call_over_the_boundary_does_not_count_against_the_new_limits() -> Non
     subscriber.now_ms += CYCLE_MS
     subscriber.begin("new", Tokens(9_999, 0), MINI)
     assert len(subscriber.account.holds) == 2
+
+
+def test_the_last_thousandth_expires_too() -> None:
+    subscriber = Subscriber()
+    subscriber.roll()
+    subscriber.account = subscriber.account._replace(posted=1)
+    subscriber.now_ms += CYCLE_MS
+    subscriber.roll()
+    assert subscriber.left == 100_000
