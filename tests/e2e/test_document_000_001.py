@@ -68,6 +68,16 @@ async def until_status(acme: Company, **fields: Any) -> Json:
     raise AssertionError(status)
 
 
+async def until_invoice(acme: Company, invoice_id: str) -> Json:
+    """The invoice once it is paid: the wallet has its money a moment before."""
+    for _ in range(200):
+        invoice = await acme.back_end.get(f"/api/billing/invoices/{invoice_id}")
+        if invoice["status"] != "PENDING":
+            break
+        await asyncio.sleep(0.05)
+    return invoice
+
+
 def lines(ledger: list[Json]) -> list[tuple[str, ...]]:
     return [(one["entryType"], one["amount"], one["balanceBefore"], one["balanceAfter"]) for one in ledger]
 
@@ -263,7 +273,7 @@ async def _pays_by_stripe(world: World, server: ServerProcess, stripe: FakeStrip
     stripe.pay(asked["order"]["orderId"])
     assert set(await stripe.deliver_to(webhook, times=2)) == {200}
     await until_status(acme, walletBalance="50.00")
-    invoice = await acme.back_end.get(f"/api/billing/invoices/{asked['invoiceId']}")
+    invoice = await until_invoice(acme, asked["invoiceId"])
     assert (invoice["status"], invoice["number"], invoice["automatic"]) == ("PAID", "INV-000001", False)
     (method,) = (await acme.back_end.get("/api/billing/payment-methods"))["items"]
     wanted = {"enabled": True, "amount": "20.00", "paymentMethodId": method["paymentMethodId"]}
