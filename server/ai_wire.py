@@ -1,6 +1,6 @@
 """Subscriptions and AI credits, as they cross the wire (SPEC 10). Credits are decimal strings."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -173,7 +173,7 @@ def warnings_of(plan: Plan, tier: Tier, remaining_milli: int) -> list[str]:
     ]
 
 
-class QuoteOut(WireModel):
+class UpgradeQuoteOut(WireModel):
     """What an upgrade costs now and brings at once, good until `expiresAt`."""
 
     tier: str
@@ -185,7 +185,7 @@ class QuoteOut(WireModel):
     expires_at: Instant
 
     @classmethod
-    def of(cls, quoted: StoredQuote, asset: Asset) -> "QuoteOut":
+    def of(cls, quoted: StoredQuote, asset: Asset) -> "UpgradeQuoteOut":
         return cls(
             tier=quoted.tier,
             current_tier=quoted.was,
@@ -203,7 +203,7 @@ class UpgradeOut(WireModel):
     payment_id: str
     status: str
     checkout_url: str | None
-    quote: QuoteOut
+    quote: UpgradeQuoteOut
     order: OrderOut | None
 
 
@@ -241,18 +241,33 @@ class CallOut(WireModel):
         )
 
 
+class CallCreditsOut(WireModel):
+    """What the call has cost, and what is left. `monthlyUsage` is of this cycle, this call included."""
+
+    deducted: MoneyOut
+    remaining: MoneyOut
+    monthly_usage: MonthlyUsageOut
+    warnings: list[str]
+
+    @classmethod
+    def of(cls, settled: Settled, tier: Tier, asset: Asset) -> "CallCreditsOut":
+        return cls(
+            deducted=credits_text(settled.row.credits_milli),
+            remaining=credits_text(settled.remaining_milli),
+            monthly_usage=MonthlyUsageOut.of(settled.plan, asset),
+            warnings=warnings_of(settled.plan, tier, settled.remaining_milli),
+        )
+
+
 class AiOut(WireModel):
-    """The provider's own JSON, and `credits` beside it: `{deducted, remaining, monthlyUsage: {tokens, requests, cost}, warnings}`."""
+    """The provider's own JSON, byte for byte, and `credits` as its last field."""
+
+    credits: CallCreditsOut
 
 
-def credits_block(settled: Settled, tier: Tier, asset: Asset) -> dict[str, Any]:
-    """What a call has cost, and what is left."""
-    return {
-        "deducted": credits_text(settled.row.credits_milli),
-        "remaining": credits_text(settled.remaining_milli),
-        "monthlyUsage": MonthlyUsageOut.of(settled.plan, asset).model_dump(by_alias=True),
-        "warnings": warnings_of(settled.plan, tier, settled.remaining_milli),
-    }
+def credits_block(settled: Settled, tier: Tier, asset: Asset) -> bytes:
+    """`CallCreditsOut` as JSON."""
+    return CallCreditsOut.of(settled, tier, asset).model_dump_json(by_alias=True).encode()
 
 
 def with_credits(body: bytes, block: bytes) -> bytes:

@@ -282,7 +282,7 @@ def begin_call(
     if account.spendable <= 0:
         raise _short(1, account.spendable)
     calls = [hold for hold in account.holds.values() if hold.facts.get("cycle") == plan.cycle]
-    _check_limits(plan, tier, tiers, calls, wanted.most)
+    _check_limits(plan, tier, tiers, calls, wanted.most, moment.at_ms)
     if len(account.holds) >= tier.parallel_calls:
         raise TooManyCalls(limit=tier.parallel_calls, retry_after_s=1)
     price = wanted.price
@@ -319,25 +319,28 @@ def begin_call(
     )
 
 
-def _check_limits(plan: Plan, tier: Tier, tiers: Tiers, calls: list[Hold], most: Tokens) -> None:
+def _check_limits(plan: Plan, tier: Tier, tiers: Tiers, calls: list[Hold], most: Tokens, now_ms: int) -> None:
     reserved = sum(int(hold.facts["tokens"]) for hold in calls)
     requests, tokens = plan.requests + len(calls), plan.tokens + reserved
     if requests + 1 > tier.monthly_requests:
         better = tiers.next_with(tier, lambda other: other.monthly_requests > tier.monthly_requests)
-        raise _limited("requests", requests, tier.monthly_requests, plan, better)
+        raise _limited("requests", requests, tier.monthly_requests, plan, better, now_ms)
     if tokens + most.total > tier.monthly_tokens:
         better = tiers.next_with(tier, lambda other: other.monthly_tokens > tier.monthly_tokens)
-        raise _limited("tokens", tokens, tier.monthly_tokens, plan, better)
+        raise _limited("tokens", tokens, tier.monthly_tokens, plan, better, now_ms)
 
 
-def _limited(name: str, used: int, allowed: int, plan: Plan, better: Tier | None) -> LimitExceeded:
+def _limited(
+    name: str, used: int, allowed: int, plan: Plan, better: Tier | None, now_ms: int
+) -> LimitExceeded:
     return LimitExceeded(
         limit=name,
         used=used,
         allowed=allowed,
         tier=plan.tier,
         upgrade=_name(better),
-        resets_at=plan.end_ms,
+        resets_at_ms=plan.end_ms,
+        retry_after_s=max(1, -(-(plan.end_ms - now_ms) // 1000)),
     )
 
 

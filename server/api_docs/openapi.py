@@ -10,6 +10,7 @@ from server.api_docs import problems
 from server.api_docs.operations import BEARER, IDEMPOTENCY_KEY, operation, operation_id
 from server.api_docs.samples import Samples
 from server.api_docs.schemas import Schemas
+from server.problems import status_of
 from server.routing import Route
 
 Json = dict[str, Any]
@@ -169,9 +170,9 @@ def _share_responses(paths: Json) -> Json:
 def _problem_examples(rows: list[Route]) -> Json:
     errors = {error for route in rows for error in problems.errors_of(route)}
     examples: Json = {}
-    # Several classes may share a code; the first by name speaks for it.
+    # Several classes may share a code and a status; the first by name speaks for it.
     for error in sorted(errors, key=lambda one: (len(one.__mro__), one.__module__, one.__name__)):
-        code = str(getattr(error, "code", "INTERNAL"))
-        if code not in examples:
-            examples[code] = problems.example(error)
+        name = problems.example_name(str(getattr(error, "code", "INTERNAL")), status_of(error))
+        if name not in examples:
+            examples[name] = problems.example(error)
     return dict(sorted(examples.items()))

@@ -3,9 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Final
 
-import orjson
-
-from billing_engine.subscriptions.calls import MeteredStream
+from billing_engine.subscriptions.calls import MeteredStream, Settled
 from billing_engine.subscriptions.errors import (
     AiRequestInvalid,
     AiUnavailable,
@@ -21,6 +19,7 @@ from billing_engine.subscriptions.errors import (
 from server.ai_room import AiRoom
 from server.ai_wire import AiOut, credits_block, with_credits
 from server.auth.model import Role
+from server.errors import ValidationFailed
 from server.routing import Call, Document, RawBody, Route, Stream, only
 
 #: Pictures are sent within the body.
@@ -31,6 +30,9 @@ _PASSED_ON: Final = frozenset({400, 404, 413, 422})
 
 async def ask(call: Call[RawBody, None]) -> Document | Stream:
     room: AiRoom = call.services.ai
+    if "idempotency-key" in call.body.headers:
+        # Kept for ever, as those of other routes are, answers would be conversations of any length (ADR 0022).
+        raise ValidationFailed([("Idempotency-Key", "is not taken here: each call asks the provider anew")])
     answer = await room.calls.call(
         call.caller.user_id, call.path["provider"], body=call.body.body, query=call.body.query
     )
@@ -39,8 +41,11 @@ async def ask(call: Call[RawBody, None]) -> Document | Stream:
     found, settled = answer
     if not 200 <= found.status < 300 and found.status not in _PASSED_ON:
         raise ProviderFailed(provider_status=found.status)
-    block = orjson.dumps(credits_block(settled, room.plans.tiers.get(settled.plan.tier), room.asset))
-    return Document(with_credits(found.body, block), found.content_type, status=found.status)
+    return Document(with_credits(found.body, _block(settled, room)), found.content_type, status=found.status)
+
+
+def _block(settled: Settled, room: AiRoom) -> bytes:
+    return credits_block(settled, room.plans.tiers.get(settled.plan.tier), room.asset)
 
 
 async def _metered(stream: MeteredStream, room: AiRoom) -> AsyncIterator[bytes]:
@@ -51,10 +56,8 @@ async def _metered(stream: MeteredStream, room: AiRoom) -> AsyncIterator[bytes]:
             yield piece
     finally:
         await pieces.aclose()
-    settled = stream.settled
-    if settled is not None:
-        block = credits_block(settled, room.plans.tiers.get(settled.plan.tier), room.asset)
-        yield b"event: credits\ndata: " + orjson.dumps(block) + b"\n\n"
+    if stream.settled is not None:
+        yield b"event: credits\ndata: " + _block(stream.settled, room) + b"\n\n"
 
 
 ROUTES: Final = (

@@ -18,13 +18,13 @@ from server.ai_wire import (
     CancelIn,
     CreditsOut,
     PreviewQuery,
-    QuoteOut,
     SubscriptionOut,
     TierIn,
     TierOut,
     TiersOut,
     UpgradeIn,
     UpgradeOut,
+    UpgradeQuoteOut,
 )
 from server.auth.model import Role
 from server.csv_cells import plain
@@ -76,10 +76,10 @@ async def credits_of_mine(call: Call[None, None]) -> CreditsOut:
     return CreditsOut.of(await room.plans.view(call.caller.user_id), room.asset)
 
 
-async def preview(call: Call[None, PreviewQuery]) -> QuoteOut:
+async def preview(call: Call[None, PreviewQuery]) -> UpgradeQuoteOut:
     room = _room(call)
     quoted = await room.plans.preview(call.caller.user_id, call.query.tier, resets=call.query.reset_cycle)
-    return QuoteOut.of(quoted, room.asset)
+    return UpgradeQuoteOut.of(quoted, room.asset)
 
 
 async def upgrade(call: Call[UpgradeIn, None]) -> UpgradeOut:
@@ -96,7 +96,7 @@ async def upgrade(call: Call[UpgradeIn, None]) -> UpgradeOut:
         payment_id=payment.id,
         status=status_of(payment),
         checkout_url=None if order is None else order.checkout_url,
-        quote=QuoteOut.of(quoted, room.asset),
+        quote=UpgradeQuoteOut.of(quoted, room.asset),
         order=order,
     )
 
@@ -230,7 +230,7 @@ ROUTES: Final = (
         summary="What an upgrade costs, good for ten minutes",
         access=_MINE,
         query=PreviewQuery,
-        response=QuoteOut,
+        response=UpgradeQuoteOut,
         errors=(TierUnknown, NoUpgrade, NotSubscribed),
         tags=_TAGS,
     ),
