@@ -319,7 +319,9 @@ def begin_call(
     )
 
 
-def _check_limits(plan: Plan, tier: Tier, tiers: Tiers, calls: list[Hold], most: Tokens, now_ms: int) -> None:
+def _check_limits(  # noqa: PLR0917  what is checked, and against what
+    plan: Plan, tier: Tier, tiers: Tiers, calls: list[Hold], most: Tokens, now_ms: int
+) -> None:
     reserved = sum(int(hold.facts["tokens"]) for hold in calls)
     requests, tokens = plan.requests + len(calls), plan.tokens + reserved
     if requests + 1 > tier.monthly_requests:
@@ -330,7 +332,7 @@ def _check_limits(plan: Plan, tier: Tier, tiers: Tiers, calls: list[Hold], most:
         raise _limited("tokens", tokens, tier.monthly_tokens, plan, better, now_ms)
 
 
-def _limited(
+def _limited(  # noqa: PLR0917  the facts of one answer
     name: str, used: int, allowed: int, plan: Plan, better: Tier | None, now_ms: int
 ) -> LimitExceeded:
     return LimitExceeded(

@@ -164,7 +164,7 @@ def test_the_last_request_is_served_and_the_next_is_refused() -> None:
     assert refused.facts["limit"] == "requests"
     assert (refused.facts["used"], refused.facts["allowed"]) == (1_000, 1_000)
     assert refused.facts["upgrade"] == "professional"
-    assert refused.facts["resets_at"] == START_MS + CYCLE_MS
+    assert refused.facts["resets_at_ms"] == START_MS + CYCLE_MS
 
 
 def test_tokens_are_reserved_for_the_most_that_a_call_can_need() -> None:
