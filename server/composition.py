@@ -70,6 +70,8 @@ _DELIVERIES_EVERY_MS: Final = 1_000
 _PAYMENTS_EVERY_MS: Final = 1_000
 #: How often somebody looks for usages that are stored and not charged.
 _USAGES_EVERY_MS: Final = 1_000
+#: How often somebody looks for AI calls whose credits nobody else gives back.
+_CALLS_EVERY_MS: Final = 1_000
 #: How often somebody looks whether a day is over that has not been compared with the gateways' lists.
 _REPORTS_EVERY_MS: Final = 600_000
 
@@ -377,6 +379,15 @@ class _Process:
         )
         usages.start()
         self.stack.push_async_callback(usages.stop)
+        # Not with the gateways: one that hangs would keep credits held.
+        calls = Periodic(
+            "ai calls",
+            partial(self.wired.services.ai.calls.heal, may_live=self.may_live),
+            clock=self.clock,
+            every_ms=_CALLS_EVERY_MS,
+        )
+        calls.start()
+        self.stack.push_async_callback(calls.stop)
         reports = Periodic(
             "payment reports",
             self.wired.services.payment_reports.make_missing,
@@ -394,7 +405,6 @@ class _Process:
         await services.webhooks.work_off()
         await services.payment_methods.work_off()
         await services.ai.plans.work_off()
-        await services.ai.calls.heal(may_live=self.may_live)
 
     def _housekeeping(self) -> Housekeeping:
         settings, identity, services = self.settings, self.identity, self.wired.services
