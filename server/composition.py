@@ -142,6 +142,7 @@ async def build(
         identity.sign_ins.on_revoked(_close_sockets(process.realtime, process.between.bus))
         if settings.is_shared:
             await process.follow_sign_outs()
+            process.settle_calls(process.wired.services.ai.calls.settle_own)
         else:
             await process.do_chores()
             commands = {
@@ -354,6 +355,12 @@ class _Process:
         job.start()
         self.stack.push_async_callback(job.stop)
 
+    def settle_calls(self, settle: Callable[[], Awaitable[object]]) -> None:
+        """Give back AI credits that nobody else gives back. Not with the gateways' chores: one that hangs would keep them held."""
+        job = Periodic("ai calls", settle, clock=self.clock, every_ms=_CALLS_EVERY_MS)
+        job.start()
+        self.stack.push_async_callback(job.stop)
+
     async def do_chores(self) -> None:
         """Letters, healing and cleaning: where there are several processes, the worker's."""
         housekeeping = self._housekeeping()
@@ -379,15 +386,7 @@ class _Process:
         )
         usages.start()
         self.stack.push_async_callback(usages.stop)
-        # Not with the gateways: one that hangs would keep credits held.
-        calls = Periodic(
-            "ai calls",
-            partial(self.wired.services.ai.calls.heal, may_live=self.may_live),
-            clock=self.clock,
-            every_ms=_CALLS_EVERY_MS,
-        )
-        calls.start()
-        self.stack.push_async_callback(calls.stop)
+        self.settle_calls(partial(self.wired.services.ai.calls.heal, may_live=self.may_live))
         reports = Periodic(
             "payment reports",
             self.wired.services.payment_reports.make_missing,

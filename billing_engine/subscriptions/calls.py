@@ -302,23 +302,29 @@ class AiCalls:
 
     # -- recovery ----------------------------------------------------------------------------------------------------
 
-    async def heal(self, *, may_live: Callable[[str], bool], abandoned_after_ms: int = 900_000) -> int:
-        """Settle calls that the store would not settle, as they ended; those whose process is gone, from what their holds know; and
-        finish the log of those that are settled. Raises `Unavailable`.
+    async def settle_own(self) -> int:
+        """Settle what this process has begun and the store would not have: calls that have ended, as they ended, and holds of which
+        nobody was told that they are there. Only this process can: the others see that it lives. Raises `Unavailable`.
         """
         settled = 0
         for call_id, ended in list(self._unsettled.items()):
             await self._rows.finish((await self._settle(ended)).row)
             self._unsettled.pop(call_id, None)
             settled += 1
-        for found in await self._ledger.open_holds(CALL_HOLDS):
+        for found in await self._ledger.open_holds(CALL_HOLDS, owner=self._owner):
             call_id = found.hold_id.removeprefix(CALL_HOLDS)
-            if found.owner == self._owner:
-                if call_id in self._under_way or call_id in self._unsettled:
-                    continue
-            elif may_live(found.owner):
-                continue
-            settled += await self._abandoned(found)
+            if call_id not in self._under_way and call_id not in self._unsettled:
+                settled += await self._abandoned(found)
+        return settled
+
+    async def heal(self, *, may_live: Callable[[str], bool], abandoned_after_ms: int = 900_000) -> int:
+        """Settle our own, and calls whose process is gone, from what their holds know; finish the log of those that are settled.
+        Raises `Unavailable`.
+        """
+        settled = await self.settle_own()
+        for found in await self._ledger.open_holds(CALL_HOLDS):
+            if found.owner != self._owner and not may_live(found.owner):
+                settled += await self._abandoned(found)
         before_ms = self._clock.now_ms() - abandoned_after_ms
         for row in await self._rows.open_before(before_ms, limit=500):
             if row.id in self._under_way:
