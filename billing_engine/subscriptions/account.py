@@ -198,6 +198,11 @@ def upgrade_source(upgrade_id: str) -> str:
     return f"upgrade:{upgrade_id}"
 
 
+def upgrade_cycle(upgrade_id: str) -> str:
+    """The cycle that an upgrade with `resets` begins."""
+    return f"upgrade-{upgrade_id}"
+
+
 def apply_upgrade(
     account: Account, known: Entry | None, *, upgrade: Upgrade, tiers: Tiers, moment: Moment
 ) -> tuple[Account, Entry]:
@@ -206,7 +211,7 @@ def apply_upgrade(
         return account, known
     tier, was = tiers.get(upgrade.tier), plan_of(account).tier
     if upgrade.resets:
-        cycle = _Cycle(f"upgrade-{upgrade.id}", moment.at_ms, moment.at_ms + CYCLE_MS)
+        cycle = _Cycle(upgrade_cycle(upgrade.id), moment.at_ms, moment.at_ms + CYCLE_MS)
         account = _begun(account, tier, cycle, moment)
         # The key that a repeat is known by.
         account = _posted(account, upgrade_source(upgrade.id), UPGRADED, (), moment, tier=tier.name, was=was)
@@ -222,7 +227,9 @@ def apply_upgrade(
     plan = plan_of(account)
     if tiers.get(plan.tier).rank < tier.rank:
         plan = replace(plan, tier=tier.name)
-    plan = replace(plan, allowance_milli=plan.allowance_milli + upgrade.credits_milli)
+    # Where the subscription has ended meanwhile, the free cycle has the tier to its end, and nobody is waited for then.
+    ends = plan.ends or was == FREE
+    plan = replace(plan, allowance_milli=plan.allowance_milli + upgrade.credits_milli, ends=ends)
     return _with_plan(account, plan), account.tail[-1]
 
 
