@@ -71,6 +71,8 @@ _DELIVERIES_EVERY_MS: Final = 1_000
 _PAYMENTS_EVERY_MS: Final = 1_000
 #: How often somebody looks for usages that are stored and not charged.
 _USAGES_EVERY_MS: Final = 1_000
+#: How often somebody looks for AI calls whose credits nobody else gives back.
+_CALLS_EVERY_MS: Final = 1_000
 #: How often somebody looks whether a day is over that has not been compared with the gateways' lists.
 _REPORTS_EVERY_MS: Final = 600_000
 
@@ -142,6 +144,7 @@ async def build(
         if settings.is_shared:
             await process.follow_sign_outs()
             process.catch_up_with_usages()
+            process.settle_calls(process.wired.services.ai.calls.settle_own)
         else:
             await process.do_chores()
             commands = {
@@ -363,6 +366,12 @@ class _Process:
         job.start()
         self.stack.push_async_callback(job.stop)
 
+    def settle_calls(self, settle: Callable[[], Awaitable[object]]) -> None:
+        """Give back AI credits that nobody else gives back. Not with the gateways' chores: one that hangs would keep them held."""
+        job = Periodic("ai calls", settle, clock=self.clock, every_ms=_CALLS_EVERY_MS)
+        job.start()
+        self.stack.push_async_callback(job.stop)
+
     async def do_chores(self) -> None:
         """Letters, healing and cleaning: where there are several processes, the worker's."""
         housekeeping = self._housekeeping()
@@ -388,6 +397,7 @@ class _Process:
         )
         usages.start()
         self.stack.push_async_callback(usages.stop)
+        self.settle_calls(partial(self.wired.services.ai.calls.heal, may_live=self.may_live))
         reports = Periodic(
             "payment reports",
             self.wired.services.payment_reports.make_missing,
@@ -405,7 +415,6 @@ class _Process:
         await services.webhooks.work_off()
         await services.payment_methods.work_off()
         await services.ai.plans.work_off()
-        await services.ai.calls.heal(may_live=self.may_live)
 
     def _housekeeping(self) -> Housekeeping:
         settings, identity, services = self.settings, self.identity, self.wired.services

@@ -239,7 +239,9 @@ def apply_upgrade(
     account = _posted(
         account, upgrade_source(upgrade.id), UPGRADED, transfers, moment, tier=plan.tier, was=was
     )
-    plan = replace(plan, allowance_milli=plan.allowance_milli + upgrade.credits_milli)
+    # Where the subscription has ended meanwhile, the free cycle has the tier to its end, and nobody is waited for then.
+    ends = plan.ends or was == FREE
+    plan = replace(plan, allowance_milli=plan.allowance_milli + upgrade.credits_milli, ends=ends)
     return _with_plan(account, plan), account.tail[-1]
 
 

@@ -1,8 +1,10 @@
 """AI calls: checked and held before, passed on as they are, captured from the provider's own count after (SPEC 10).
 
 The hold is the promise that the call is paid. It is closed by whoever gets to it: the request when the provider has answered, also
-when its caller has gone; after a crash, recovery, from what the hold knows of the stream. A close decides once; the log copies it.
+when its caller has gone; a stream's own watch, when nobody reads it; `heal`, as it ended, when the store failed then; after a crash,
+recovery, from what the hold knows of the stream. A close decides once; the log copies it.
 """
+# ruff: noqa: SLF001 - a call and its stream are one thing in two classes
 
 import asyncio
 import logging
@@ -11,10 +13,11 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
 
-from billing_engine.clock import Clock
-from billing_engine.errors import BillingError, InvariantBroken
+from billing_engine.clock import Clock, Timer
+from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import ai_credits_of
 from billing_engine.ledger.model import Account, Entry, Hold, extend_hold
+from billing_engine.ledger.ports import OpenHold
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import AI_CREDIT
 from billing_engine.subscriptions.account import (
@@ -45,6 +48,9 @@ log = logging.getLogger(__name__)
 _ASSET: Final = AI_CREDIT.code
 #: How often a stream's progress is written into its hold: what a crash can lose of it.
 EVIDENCE_EVERY_MS: Final = 2_000
+#: How long a stream waits to be read, first and between two pieces. A slower reader keeps credits held and a provider busy.
+FIRST_READ_MS: Final = 5_000
+NEXT_READ_MS: Final = 30_000
 _OK: Final = range(200, 300)
 
 
@@ -69,6 +75,21 @@ class _Call:
     row: CallRow
     logged: "asyncio.Task[None]"
     evidence_at_ms: int
+
+
+@dataclass(slots=True)
+class _Caller:
+    """Who waits for the answer."""
+
+    is_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A call that has ended, and what is to be written of it."""
+
+    call: _Call
+    outcome: Outcome
 
 
 class AiCalls:
@@ -96,8 +117,9 @@ class AiCalls:
         self._new_id = new_id
         self._tasks: set[asyncio.Task[Any]] = set()
         self._under_way: set[str] = set()
-        #: Calls of ours that have ended and whose end could not be written.
-        self._left: dict[str, tuple[_Call, Tokens | None, str]] = {}
+        #: Ended, and the store would not have it: only this process knows how.
+        self._unsettled: dict[str, _Ended] = {}
+        self._streams: set[MeteredStream] = set()
 
     # -- calling -----------------------------------------------------------------------------------------------------
 
@@ -116,11 +138,24 @@ class AiCalls:
         price = self._prices.price_of(request.provider, request.model)
         if price is None:
             raise ModelWithoutPrice(field="model", problem="has no price here")
-        call = await self._begin(user_id, request, price, adapter.most(request, price))
-        # From here on somebody pays the provider: it goes on when its caller is cancelled.
-        task = asyncio.create_task(self._made(call, adapter), name="ai-call")
+        most, caller = adapter.most(request, price), _Caller()
+        # A hold that is being written cannot be taken back, and then somebody pays the provider: it goes on without its caller.
+        task = asyncio.create_task(self._made(user_id, request, price, most, caller), name="ai-call")
         self._keep(task)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            caller.is_gone = True
+            task.add_done_callback(self._nobody_reads)
+            raise
+
+    def _nobody_reads(self, task: "asyncio.Task[tuple[AiAnswer, Settled] | MeteredStream]") -> None:
+        if (
+            not task.cancelled()
+            and task.exception() is None
+            and isinstance(stream := task.result(), MeteredStream)
+        ):
+            stream.leave()
 
     def _adapter(self, name: str) -> AiProvider:
         try:
@@ -130,13 +165,19 @@ class AiCalls:
 
     async def _begin(self, user_id: str, request: AiRequest, price: ModelPrice, most: Tokens) -> _Call:
         wanted = Wanted(self._new_id(), self._owner, price, most)
+        # Before the hold can be seen: `heal` gives back those of ours that nobody knows here.
+        self._under_way.add(wanted.call_id)
 
         def change(account: Account, known: Entry | None) -> tuple[Account, Hold]:
             return begin_call(account, known, wanted=wanted, tiers=self._tiers, moment=self._moment())
 
-        hold: Hold = await self._ledger.change(
-            ai_credits_of(user_id), _ASSET, change, source=hold_id_of(wanted.call_id)
-        )
+        try:
+            hold: Hold = await self._ledger.change(
+                ai_credits_of(user_id), _ASSET, change, source=hold_id_of(wanted.call_id)
+            )
+        except BaseException:
+            self._under_way.discard(wanted.call_id)
+            raise
         row = CallRow(
             id=wanted.call_id,
             user_id=user_id,
@@ -145,14 +186,21 @@ class AiCalls:
             tier=hold.facts["tier"],
             started_at_ms=hold.facts["startedAt"],
         )
-        self._under_way.add(wanted.call_id)
         # While the provider thinks: it is in the log before the call can end.
         logged = asyncio.create_task(self._rows.add(row), name="ai-call-row")
         return _Call(
             wanted.call_id, user_id, request, price, hold, row, logged, evidence_at_ms=row.started_at_ms
         )
 
-    async def _made(self, call: _Call, adapter: AiProvider) -> "tuple[AiAnswer, Settled] | MeteredStream":
+    async def _made(
+        self, user_id: str, request: AiRequest, price: ModelPrice, most: Tokens, caller: _Caller
+    ) -> "tuple[AiAnswer, Settled] | MeteredStream":
+        call = await self._begin(user_id, request, price, most)
+        if caller.is_gone:
+            # Nothing has been asked of the provider yet, and nobody waits for it.
+            await self._end(call, None, "GONE")
+            raise AiUnavailable(provider=request.provider.value, why="the caller has gone")
+        adapter = self._providers[request.provider]
         try:
             if call.request.is_stream:
                 answer = await adapter.stream(call.request)
@@ -176,22 +224,33 @@ class AiCalls:
     # -- ending ------------------------------------------------------------------------------------------------------
 
     async def _end(self, call: _Call, tokens: Tokens | None, outcome: str) -> Settled:
+        latency_ms = self._clock.now_ms() - call.row.started_at_ms
+        ended = _Ended(call, Outcome(tokens, {"outcome": outcome, "latencyMs": latency_ms}))
         try:
-            latency_ms = self._clock.now_ms() - call.row.started_at_ms
-            facts = {"outcome": outcome, "latencyMs": latency_ms}
-            # Before the close: who dies after it leaves a row that says so, and no entry without one.
-            await self._logged(call)
-            entry, account = await self._closed(call.user_id, call.hold, Outcome(tokens, facts))
-            row = row_of(call.row, entry)
-            await self._rows.finish(row)
+            settled = await self._settle(ended)
         except BillingError:
-            # `heal` tries again: nobody else may know what the provider has counted.
-            self._left[call.id] = call, tokens, outcome
+            self._unsettled[call.id] = ended
             log.exception("a call is settled later", extra={"call": call.id})
             raise
-        self._left.pop(call.id, None)
-        self._under_way.discard(call.id)
-        return Settled(row, plan_of(account), account.spendable)
+        finally:
+            self._under_way.discard(call.id)
+        try:
+            await self._rows.finish(settled.row)
+        except BillingError:
+            # It is paid: the answer is not kept back for its log.
+            self._unsettled[call.id] = ended
+            log.exception("a call's log is finished later", extra={"call": call.id})
+        return settled
+
+    async def _settle(self, ended: _Ended) -> Settled:
+        """Its row first: what is charged is in the log. Repeating it changes nothing."""
+        call = ended.call
+        try:
+            await call.logged
+        except BillingError:
+            await self._rows.add(call.row)
+        entry, account = await self._closed(call.user_id, call.hold, ended.outcome)
+        return Settled(row_of(call.row, entry), plan_of(account), account.spendable)
 
     async def _logged(self, call: _Call) -> None:
         try:
@@ -249,42 +308,61 @@ class AiCalls:
 
     # -- recovery ----------------------------------------------------------------------------------------------------
 
-    async def heal(self, *, may_live: Callable[[str], bool], abandoned_after_ms: int = 900_000) -> int:
-        """Settle calls whose process is gone, from what their holds know; and finish the log of those that are settled."""
+    async def settle_own(self) -> int:
+        """Settle what this process has begun and the store would not have: calls that have ended, as they ended, and holds of which
+        nobody was told that they are there. Only this process can: the others see that it lives. Raises `Unavailable`.
+        """
         settled = 0
-        for call, counted, how in list(self._left.values()):
-            await self._end(call, counted, how)
+        for call_id, ended in list(self._unsettled.items()):
+            await self._rows.finish((await self._settle(ended)).row)
+            self._unsettled.pop(call_id, None)
             settled += 1
+        for found in await self._ledger.open_holds(CALL_HOLDS, owner=self._owner):
+            call_id = found.hold_id.removeprefix(CALL_HOLDS)
+            if call_id not in self._under_way and call_id not in self._unsettled:
+                settled += await self._abandoned(found)
+        return settled
+
+    async def heal(self, *, may_live: Callable[[str], bool], abandoned_after_ms: int = 900_000) -> int:
+        """Settle our own, and calls whose process is gone, from what their holds know; finish the log of those that are settled.
+        Raises `Unavailable`.
+        """
+        settled = await self.settle_own()
         for found in await self._ledger.open_holds(CALL_HOLDS):
-            if found.owner == self._owner or may_live(found.owner):
-                continue
-            account = await self._ledger.account(found.account_id, _ASSET)
-            hold = account.holds.get(found.hold_id)
-            if hold is None:
-                continue
-            user_id = found.account_id.partition(":")[2]
-            row = _row_of_hold(user_id, hold)
-            await self._rows.add(row)
-            seen = Tokens(*hold.facts["seen"])
-            latency_ms = int(hold.facts["evidenceAt"]) - row.started_at_ms
-            outcome = Outcome(
-                seen if seen.total else None, {"outcome": "ABANDONED", "latencyMs": max(0, latency_ms)}
-            )
-            entry, _ = await self._closed(user_id, hold, outcome)
-            await self._rows.finish(row_of(row, entry))
-            settled += 1
+            if found.owner != self._owner and not may_live(found.owner):
+                settled += await self._abandoned(found)
         before_ms = self._clock.now_ms() - abandoned_after_ms
         for row in await self._rows.open_before(before_ms, limit=500):
             if row.id in self._under_way:
                 continue
-            ended = await self._ledger.entry(ai_credits_of(row.user_id), hold_id_of(row.id))
-            if ended is not None:
-                await self._rows.finish(row_of(row, ended))
+            entry = await self._ledger.entry(ai_credits_of(row.user_id), hold_id_of(row.id))
+            if entry is not None:
+                await self._rows.finish(row_of(row, entry))
                 settled += 1
         return settled
 
+    async def _abandoned(self, found: OpenHold) -> bool:
+        """Close a hold that nobody will close; whether it was still there."""
+        account = await self._ledger.account(found.account_id, _ASSET)
+        hold = account.holds.get(found.hold_id)
+        if hold is None:
+            return False
+        user_id = found.account_id.partition(":")[2]
+        row = _row_of_hold(user_id, hold)
+        await self._rows.add(row)
+        seen = Tokens(*hold.facts["seen"])
+        latency_ms = int(hold.facts["evidenceAt"]) - row.started_at_ms
+        outcome = Outcome(
+            seen if seen.total else None, {"outcome": "ABANDONED", "latencyMs": max(0, latency_ms)}
+        )
+        entry, _ = await self._closed(user_id, hold, outcome)
+        await self._rows.finish(row_of(row, entry))
+        return True
+
     async def stop(self) -> None:
-        """Wait for the calls under way."""
+        """End the streams that are still open; wait for the calls under way."""
+        for stream in list(self._streams):
+            stream.leave()
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
@@ -314,17 +392,30 @@ class MeteredStream:
         #: What it cost, once it has ended.
         self.settled: Settled | None = None
         self._ending: asyncio.Task[None] | None = None
+        #: Since when, and until when, it waits for its reader; None: it waits for the provider.
+        self._reader_by_ms: int | None = calls._clock.now_ms() + FIRST_READ_MS
+        self._watch: Timer = calls._clock.call_at_ms(self._reader_by_ms, self._look_for_reader)
+        calls._streams.add(self)
 
     async def pieces(self) -> AsyncGenerator[bytes]:
         """The bytes as they come. Closed early, the caller pays what was produced.
 
-        Raises `AiUnavailable`: the provider broke off; what it has counted or produced is paid.
+        Raises `AiUnavailable`: the provider broke off; what it has counted or produced is paid. The same where the reader was away for
+        too long.
         """
         outcome = "GONE"
+        self._reader_by_ms = None
         try:
-            async for piece in self._stream:
-                yield piece
-                await self._evidence()
+            if self._ending is None:
+                async for piece in self._stream:
+                    self._reader_by_ms = self._calls._clock.now_ms() + NEXT_READ_MS
+                    yield piece
+                    self._reader_by_ms = None
+                    if self._ending is not None:
+                        break
+                    await self._evidence()
+            if self._ending is not None:
+                raise AiUnavailable(provider=self._call.row.provider, why="it was not read in time")  # noqa: TRY301
             outcome = "OK"
         except AiUnavailable:
             outcome = "BROKEN_OFF"
@@ -332,28 +423,51 @@ class MeteredStream:
         finally:
             await self._end(outcome)
 
-    async def close(self) -> None:
-        """Nobody will read it."""
-        await self._end("GONE")
+    def leave(self) -> None:
+        """Nobody will read it any more: end it, in the background."""
+        self._begin_end("GONE")
+
+    def _look_for_reader(self) -> None:
+        clock = self._calls._clock
+        now_ms, by_ms = clock.now_ms(), self._reader_by_ms
+        if by_ms is not None and by_ms <= now_ms:
+            log.warning("a stream is not read", extra={"call": self._call.id})
+            self.leave()
+            return
+        self._watch = clock.call_at_ms(
+            now_ms + NEXT_READ_MS if by_ms is None else by_ms, self._look_for_reader
+        )
 
     async def _evidence(self) -> None:
-        now_ms = self._calls._clock.now_ms()  # noqa: SLF001  one thing in two classes
-        if now_ms - self._call.evidence_at_ms >= EVIDENCE_EVERY_MS:
-            self._call.evidence_at_ms = now_ms
-            await self._calls._note(self._call, self._stream.produced)  # noqa: SLF001
+        now_ms = self._calls._clock.now_ms()
+        if now_ms - self._call.evidence_at_ms < EVIDENCE_EVERY_MS:
+            return
+        self._call.evidence_at_ms = now_ms
+        try:
+            await self._calls._note(self._call, self._stream.produced)
+        except Unavailable as exc:
+            # It is for a crash alone: the stream goes on.
+            log.warning("a stream's progress is noted later: %r", exc, extra={"call": self._call.id})
+
+    def _begin_end(self, outcome: str) -> "asyncio.Task[None]":
+        if self._ending is None:
+            self._watch.cancel()
+            self._calls._streams.discard(self)
+            self._ending = asyncio.create_task(self._ended(outcome), name="ai-stream-end")
+            self._calls._keep(self._ending)
+        return self._ending
 
     async def _end(self, outcome: str) -> None:
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._ended(outcome), name="ai-stream-end")
-            self._calls._keep(self._ending)  # noqa: SLF001
-        await asyncio.shield(self._ending)
+        await asyncio.shield(self._begin_end(outcome))
 
     async def _ended(self, outcome: str) -> None:
-        await self._stream.close()
-        tokens = self._stream.counted or self._stream.produced
-        # What broke off before anything was produced has cost nothing.
-        paid = tokens if outcome != "BROKEN_OFF" or tokens.output else None
-        self.settled = await self._calls._end(self._call, paid, outcome)  # noqa: SLF001
+        try:
+            await self._stream.close()
+        finally:
+            tokens = self._stream.counted or self._stream.produced
+            # What broke off before anything was produced has cost nothing.
+            paid = tokens if outcome != "BROKEN_OFF" or tokens.output else None
+            self.settled = await self._calls._end(self._call, paid, outcome)
 
 
 def row_of(row: CallRow, entry: Entry) -> CallRow:

@@ -98,3 +98,10 @@ class NoUpgrade(Conflict):
 
     code = "NO_UPGRADE"
     detail = "This is no higher tier than yours."
+
+
+class CycleOver(Conflict):
+    """The running cycle is not paid (yet): there is nothing that an upgrade's price could be a part of."""
+
+    code = "CYCLE_OVER"
+    detail = "Your billing cycle is over and the next one is not paid yet. Upgrade when it is."

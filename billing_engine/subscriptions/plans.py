@@ -22,7 +22,7 @@ from billing_engine.ledger.accounts import (
 from billing_engine.ledger.model import Account, Entry, Movement, Transfer
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import AI_CREDIT, Asset
-from billing_engine.payments.errors import PaymentNotFound
+from billing_engine.payments.errors import GatewayRefused, PaymentNotFound
 from billing_engine.payments.model import Payment, Purpose, SubscriptionNews
 from billing_engine.payments.service import Due, PaymentService
 from billing_engine.subscriptions.account import (
@@ -43,11 +43,12 @@ from billing_engine.subscriptions.account import (
 from billing_engine.subscriptions.catalogue import Tiers
 from billing_engine.subscriptions.errors import (
     AlreadySubscribed,
+    CycleOver,
     NotSubscribed,
     NoUpgrade,
     TierUnknown,
 )
-from billing_engine.subscriptions.model import FREE, Tier
+from billing_engine.subscriptions.model import CYCLE_MS, FREE, Tier
 from billing_engine.subscriptions.ports import (
     LIVE,
     GatewayInvoice,
@@ -259,7 +260,9 @@ class Plans:
         known = await self._live(user_id)
         if wanted.rank >= self.tiers.get(known.tier).rank:
             raise TierUnknown(field="tier", problem="is no lower tier than yours")
-        await self._want(user_id, wanted.name, key=operation_id, cycle_ends_ms=None)
+        await self._want(
+            user_id, wanted.name, key=operation_id, cycle_ends_ms=None, at_ms=self._clock.now_ms()
+        )
         await self._sync(await self._existing(user_id))
         return await self._existing(user_id)
 
@@ -283,12 +286,10 @@ class Plans:
         Raises:
             TierUnknown, NoUpgrade: no such tier; no higher one.
             NotSubscribed: there is no subscription: it is bought by `checkout`.
+            CycleOver: the running cycle is not paid (yet), so there is nothing to prorate.
         """
         new = self._paid_tier(tier)
-        await self._live(user_id)
-        view = await self.view(user_id)
-        if new.rank <= view.tier.rank:
-            raise NoUpgrade(tier=view.tier.name)
+        view = await self._upgradable(user_id, new)
         now_ms = self._clock.now_ms()
         left_ms = view.plan.end_ms - now_ms
         if resets:
@@ -303,10 +304,21 @@ class Plans:
             amount_minor=found.amount_minor,
             credits_milli=found.credits_milli,
             resets=resets,
-            expires_at_ms=now_ms + QUOTE_MS,
+            # Of the next cycle it says nothing.
+            expires_at_ms=min(now_ms + QUOTE_MS, view.plan.end_ms),
         )
         await self._quotes.add(stored)
         return stored
+
+    async def _upgradable(self, user_id: str, new: Tier) -> PlanView:
+        """What is upgraded. Raises what `preview` raises."""
+        await self._live(user_id)
+        view = await self.view(user_id)
+        if not view.plan.is_paid or view.plan.end_ms <= self._clock.now_ms():
+            raise CycleOver(tier=view.tier.name)
+        if new.rank <= view.tier.rank:
+            raise NoUpgrade(tier=view.tier.name)
+        return view
 
     async def upgrade(
         self, *, user_id: str, email: str, tier: str, resets: bool, operation_id: str
@@ -319,11 +331,11 @@ class Plans:
             known = await self._payments.own(operation_id, payer_id=user_id)
             quoted = await self._quote(known.item)
         except PaymentNotFound:
-            self._paid_tier(tier)
-            now_ms = self._clock.now_ms()
-            quoted = await self._quotes.latest(
-                user_id, tier, resets=resets, at_ms=now_ms
-            ) or await self.preview(user_id, tier, resets=resets)
+            view = await self._upgradable(user_id, self._paid_tier(tier))
+            latest = await self._quotes.latest(user_id, tier, resets=resets, at_ms=self._clock.now_ms())
+            # Another upgrade may have been paid since.
+            is_good = latest is not None and latest.was == view.tier.name
+            quoted = latest if latest and is_good else await self.preview(user_id, tier, resets=resets)
         due = Due(
             purpose=Purpose.PLAN,
             payer_id=user_id,
@@ -360,17 +372,24 @@ class Plans:
         entry, plan = await self._ledger.change(
             ai_credits_of(user_id), _ASSET, change, source=upgrade_source(upgrade.id)
         )
-        await self._note_entry(user_id, entry)
         if quoted.resets:
+            # The new cycle's own entry tells the change; two would be counted twice.
             await self._note_change(user_id, upgrade_cycle(upgrade.id))
+        else:
+            await self._note_entry(user_id, entry)
         await self._want(
-            user_id, quoted.tier, key=payment.id, cycle_ends_ms=plan.end_ms if quoted.resets else None
+            user_id,
+            quoted.tier,
+            key=payment.id,
+            cycle_ends_ms=entry.at_ms + CYCLE_MS if quoted.resets else None,
+            at_ms=entry.at_ms,
+            tier_now=plan.tier if plan.is_paid else None,
         )
         await self._news.upgraded(f"upgraded-{payment.id}", user_id, tier=quoted.tier)
         # The record is asked about until the gateway knows: here it is only tried.
         try:
             await self._sync(await self._existing(user_id))
-        except Unavailable as exc:
+        except (Unavailable, GatewayRefused) as exc:
             log.warning("the gateway hears of an upgrade later: %r", exc, extra={"payment": payment.id})
 
     # -- what the gateway says ---------------------------------------------------------------------------------------
@@ -404,8 +423,14 @@ class Plans:
         return len(due)
 
     def _looked(self, known: Subscription) -> Subscription:
-        now_ms = self._clock.now_ms()
-        return replace(known, check_at_ms=_next_look_ms(known, now_ms))
+        """Before anything is known: soon again. What is found says when it really is due."""
+        is_past = known.status is SubscriptionStatus.PENDING and self._is_shut(known)
+        is_past = is_past or (known.status is SubscriptionStatus.ENDED and known.wanted_tier is None)
+        return replace(known, check_at_ms=None if is_past else self._clock.now_ms() + _LOOK_AGAIN_MS)
+
+    def _is_shut(self, known: Subscription) -> bool:
+        """Whether nobody can pay at its page any more."""
+        return self._clock.now_ms() >= known.created_at_ms + _PAGE_OPEN_MS
 
     async def _look(self, known: Subscription) -> None:
         subscription_id = known.subscription_id
@@ -425,18 +450,21 @@ class Plans:
         is_over = found.status is SubscriptionStatus.ENDED
         await self._set_end(found, is_over)
         plan = plan_of(await self._rolled(found.user_id))
-        if plan.is_paid and not is_over:
-            # What is paid for; the gateway's word is about the next invoice.
-            await self._move(found.user_id, lambda now: replace(now, tier=plan.tier))
+        await self._move(found.user_id, lambda now: self._as_paid(now, plan))
         if found.status is SubscriptionStatus.PAST_DUE:
             await self._news.payment_failed(
                 f"past-due-{found.id}-{found.period_start_ms}",
                 found.user_id,
                 tier=found.tier,
-                grace_ends_ms=plan.end_ms + GRACE_MS,
+                grace_ends_ms=found.period_start_ms + GRACE_MS,
             )
         if is_over:
             await self._news.ended(f"ended-{found.id}", found.user_id, tier=found.tier)
+
+    def _as_paid(self, known: Subscription, plan: Plan) -> Subscription:
+        """With the tier that is paid for, as the gateway's word is about the next invoice; and when it is to be looked at again."""
+        tier = plan.tier if plan.is_paid and known.status in LIVE else known.tier
+        return replace(known, tier=tier, check_at_ms=_next_look_ms(known, plan, self._clock.now_ms()))
 
     async def _paid(self, found: GatewaySubscription, invoice: GatewayInvoice) -> None:
         sales = plan_sales_of(found.user_id)
@@ -487,7 +515,8 @@ class Plans:
             after = end_with_cycle(
                 account,
                 ends=found.cancels or is_over,
-                at_once=is_over,
+                # A cycle that was paid by itself goes on to its end.
+                at_once=is_over and plan_of(account).cycle.startswith(f"{found.id}-"),
                 moment=self._moment(),
                 tiers=self.tiers,
             )
@@ -496,7 +525,9 @@ class Plans:
         await self._ledger.change(ai_credits_of(found.user_id), _ASSET, change)
 
     async def _record(self, found: GatewaySubscription) -> Subscription:
-        """What we know of it. A second subscription of somebody who has one is ended with its cycle: nobody wants to pay twice."""
+        """What we know of it. Of two that run, the newer one is kept, whichever is heard of first; the other ends with its cycle:
+        nobody wants to pay twice.
+        """
         known = await self._rows.get(found.user_id)
         if known is None:
             fresh = Subscription(
@@ -509,41 +540,64 @@ class Plans:
             )
             await self._rows.put(self._as(fresh, found), expect_revision=None)
             return await self._existing(found.user_id)
-        is_another = known.subscription_id not in (None, found.id)
-        if is_another and known.status in LIVE and found.status in LIVE:
-            log.error(
-                "a second subscription of one user", extra={"user": found.user_id, "subscription": found.id}
-            )
-            if not found.cancels:
-                await self._gateway.set_cancels(found.id, True)
+        if known.subscription_id is None and found.status not in LIVE and _is_before(found, known):
+            # Late news of an earlier one, while somebody looks at a new page.
             return known
-        if is_another and found.status not in LIVE:
+        if known.subscription_id in (None, found.id):
+            return await self._move(found.user_id, lambda now: self._as(now, found))
+        if found.status not in LIVE:
             return known
-        return await self._move(found.user_id, lambda now: self._as(now, found))
+        other = await self._gateway.subscription(known.subscription_id)
+        if other is None or other.status not in LIVE:
+            return await self._move(found.user_id, lambda now: self._as(now, found))
+        older, newer = sorted((found, other), key=lambda one: (one.created_at_ms, one.id))
+        log.error(
+            "a second subscription of one user", extra={"user": found.user_id, "subscription": newer.id}
+        )
+        if not older.cancels:
+            await self._gateway.set_cancels(older.id, True)
+        return await self._move(found.user_id, lambda now: self._as(now, newer))
 
     def _as(self, known: Subscription, found: GatewaySubscription) -> Subscription:
-        now_ms = self._clock.now_ms()
+        is_another = known.subscription_id not in (None, found.id)
         changed = replace(
             known,
             subscription_id=found.id,
-            next_tier=found.tier if known.wanted_tier is None else known.wanted_tier,
             status=found.status,
             period_end_ms=found.period_end_ms,
             cancels=found.cancels,
             checkout_url=None if found.status in LIVE else known.checkout_url,
+            # Until it is known what is paid: soon.
+            check_at_ms=self._clock.now_ms() + _LOOK_AGAIN_MS,
         )
-        return replace(changed, check_at_ms=_next_look_ms(changed, now_ms))
+        if is_another:
+            # What was wanted of the other one.
+            changed = replace(changed, wanted_tier=None, wanted_cycle_ends_ms=None)
+        return replace(changed, next_tier=found.tier if changed.wanted_tier is None else changed.wanted_tier)
 
     # -- telling the gateway -----------------------------------------------------------------------------------------
 
-    async def _want(self, user_id: str, tier: str, *, key: str, cycle_ends_ms: int | None) -> None:
+    async def _want(
+        self,
+        user_id: str,
+        tier: str,
+        *,
+        key: str,
+        cycle_ends_ms: int | None,
+        at_ms: int,
+        tier_now: str | None = None,
+    ) -> None:
+        """What the next invoice is to be for, as of `at_ms`: a repeat of an older wish does not undo a newer one."""
+
         def change(now: Subscription) -> Subscription | None:
-            if now.wanted_key == key:
+            if now.wanted_key == key or at_ms < now.wanted_at_ms:
                 return None
             return replace(
                 now,
+                tier=now.tier if tier_now is None else tier_now,
                 wanted_tier=tier,
                 wanted_key=key,
+                wanted_at_ms=at_ms,
                 wanted_cycle_ends_ms=cycle_ends_ms,
                 next_tier=tier,
                 check_at_ms=self._clock.now_ms(),
@@ -552,18 +606,17 @@ class Plans:
         await self._move(user_id, change)
 
     async def _sync(self, known: Subscription) -> None:
-        """Tell the gateway which tier the next invoice is for, if it does not know."""
+        """Tell the gateway which tier the next invoice is for, if it does not know. One that has ended has no next invoice."""
         if known.wanted_tier is None or known.subscription_id is None:
             return
-        wanted = self.tiers.get(known.wanted_tier)
-        await self._gateway.change_tier(
-            known.subscription_id,
-            tier=wanted.name,
-            amount_minor=wanted.price_minor,
-            currency=self.asset.code,
-            cycle_ends_ms=known.wanted_cycle_ends_ms,
-            key=known.wanted_key,
-        )
+        try:
+            if known.status is not SubscriptionStatus.ENDED:
+                await self._tell(known, known.subscription_id, self.tiers.get(known.wanted_tier))
+        except GatewayRefused:
+            found = await self._gateway.subscription(known.subscription_id)
+            if found is not None and found.status is not SubscriptionStatus.ENDED:
+                raise
+            log.warning("a subscription ended before its new tier was told", extra={"user": known.user_id})
         await self._move(
             known.user_id,
             lambda now: (
@@ -571,6 +624,18 @@ class Plans:
                 if now.wanted_key == known.wanted_key
                 else None
             ),
+        )
+
+    async def _tell(self, known: Subscription, subscription_id: str, wanted: Tier) -> None:
+        ends_ms = known.wanted_cycle_ends_ms
+        await self._gateway.change_tier(
+            subscription_id,
+            tier=wanted.name,
+            amount_minor=wanted.price_minor,
+            currency=self.asset.code,
+            # Told so late that it has passed, it cannot be moved there any more.
+            cycle_ends_ms=ends_ms if ends_ms is not None and ends_ms > self._clock.now_ms() else None,
+            key=known.wanted_key,
         )
 
     # -- writing -----------------------------------------------------------------------------------------------------
@@ -593,16 +658,22 @@ class Plans:
         return Moment(at_ms, self._ledger.day_of(at_ms))
 
 
-def _next_look_ms(known: Subscription, now_ms: int) -> int | None:
-    """A page that may be paid: every minute for a day. A running one: at its cycle's end and through the grace, each hour."""
+def _is_before(found: GatewaySubscription, known: Subscription) -> bool:
+    """Whether it was there before the page was asked for. Gateways tell whole seconds."""
+    return found.created_at_ms + 1_000 <= known.created_at_ms
+
+
+def _next_look_ms(known: Subscription, plan: Plan, now_ms: int) -> int | None:
+    """A page that may be paid: every minute for a day. A running one: at its paid cycle's end, and then each hour until the next one
+    is paid: the gateway begins it before it is, and its word that it is may be lost.
+    """
     if known.wanted_tier is not None:
         return now_ms + _LOOK_AGAIN_MS
     match known.status:
         case SubscriptionStatus.PENDING:
             return now_ms + _LOOK_AGAIN_MS if now_ms < known.created_at_ms + _PAGE_OPEN_MS else None
-        case SubscriptionStatus.ACTIVE:
-            return max(known.period_end_ms, now_ms) + _LOOK_AGAIN_MS
-        case SubscriptionStatus.PAST_DUE:
-            return now_ms + 60 * _LOOK_AGAIN_MS
+        case SubscriptionStatus.ACTIVE | SubscriptionStatus.PAST_DUE:
+            is_paid = plan.is_paid and now_ms < plan.end_ms
+            return plan.end_ms + _LOOK_AGAIN_MS if is_paid else now_ms + 60 * _LOOK_AGAIN_MS
         case SubscriptionStatus.ENDED:
             return None

@@ -242,7 +242,8 @@ class Subscription:
     """A user's subscription as we know it; one a user, the latest. `reference` is the operation that asked for it.
 
     `wanted_tier` is what it is to be from its next invoice on, as long as the gateway has not been told; `wanted_key` names that
-    change there. `check_at_ms` says when the gateway is asked next; None: not until it tells something.
+    change there, `wanted_at_ms` is when it was wished. `check_at_ms` says when the gateway is asked next; None: not until it tells
+    something.
     """
 
     user_id: str
@@ -258,6 +259,7 @@ class Subscription:
     next_tier: str | None = None
     wanted_tier: str | None = None
     wanted_key: str = ""
+    wanted_at_ms: int = 0
     wanted_cycle_ends_ms: int | None = None
     check_at_ms: int | None = None
     revision: int = 0

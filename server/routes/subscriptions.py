@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from billing_engine.payments.errors import GatewayRefused, GatewayUnavailable
 from billing_engine.subscriptions.errors import (
     AlreadySubscribed,
+    CycleOver,
     NotSubscribed,
     NoUpgrade,
     TierUnknown,
@@ -231,7 +232,7 @@ ROUTES: Final = (
         access=_MINE,
         query=PreviewQuery,
         response=UpgradeQuoteOut,
-        errors=(TierUnknown, NoUpgrade, NotSubscribed),
+        errors=(TierUnknown, NoUpgrade, CycleOver, NotSubscribed),
         tags=_TAGS,
     ),
     Route(
@@ -243,7 +244,7 @@ ROUTES: Final = (
         body=UpgradeIn,
         response=UpgradeOut,
         status=201,
-        errors=(TierUnknown, NoUpgrade, NotSubscribed, GatewayRefused, GatewayUnavailable),
+        errors=(TierUnknown, NoUpgrade, CycleOver, NotSubscribed, GatewayRefused, GatewayUnavailable),
         rate=_RATE,
         idempotent=True,
         tags=_TAGS,
