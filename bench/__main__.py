@@ -19,6 +19,8 @@ SHORT = (
     ("slice_cost", "--callers", "1,100", "--seconds", "0.1"),
     ("takeover", "--sessions", "100", "--rounds", "1"),
     ("second_process", "--rounds", "1"),
+    ("usage", "--rounds", "1", "--seconds", "3", "--wallets", "100"),
+    ("usage_reads", "--rows", "50000", "--seconds", "0.5"),
 )
 
 

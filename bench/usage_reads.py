@@ -1,10 +1,10 @@
 """The billing page over a million usages, while usages keep coming: p50 and p99 of each of its questions, through HTTP.
 
-    python -m bench.usage_reads [--rows N] [--seconds S] [--clients 1,8] [--rate N] [--database FILE] [--only NAME,…]
+    python -m bench.usage_reads [--rows N] [--seconds S] [--clients 1,8] [--pause S] [--rate N] [--database FILE] [--only NAME,…]
 
 One company with 200 jobs that were all used on each of 365 days, on the whole server as `tarazu serve` starts it, pinned to one core. Its
-back end reports 100 usages a second meanwhile. Each client asks the next question as soon as it has its answer, so with 8 clients an
-answer waits for seven others. CPU is of the server's process, the usages beside included. `/healthz` stands beside: what the same server takes for an answer that is always the same. `--database`
+back end reports 100 usages a second meanwhile. Without `--pause` each client asks again as soon as it has its answer: 8 clients take the
+whole core, and an answer waits for seven others. CPU is of the server's process, the usages beside included. `/healthz` stands beside: what the same server takes for an answer that is always the same. `--database`
 keeps the file, which takes minutes to write, for the next run.
 """
 
@@ -41,19 +41,21 @@ QUESTIONS: Final = {
     "healthz": "/healthz",
     "status": "/api/billing/status",
     **{f"usage {days} days": f"/api/billing/usage?days={days}" for days in (7, 30, 90, 365)},
-    "usage 365, 100 jobs": "/api/billing/usage?days=365&limit=100",
-    **{f"one job, {days} days": f"/api/billing/usage?days={days}&jobId={job_id(17)}" for days in (30, 365)},
-    "usage 365, one type": "/api/billing/usage?days=365&type=cv-parsing",
+    "usage 365 with 100 jobs": "/api/billing/usage?days=365&limit=100",
+    **{f"one job {days} days": f"/api/billing/usage?days={days}&jobId={job_id(17)}" for days in (30, 365)},
+    "usage 365 of a type": "/api/billing/usage?days=365&type=cv-parsing",
     "ledger": "/api/billing/ledger?limit=100",
-    "ledger, one type": "/api/billing/ledger?limit=100&type=CV_PARSE",
+    "ledger of a type": "/api/billing/ledger?limit=100&type=CV_PARSE",
     "usages": "/api/usage?limit=100",
     "usages of a job": f"/api/usage?limit=100&jobId={job_id(17)}",
     "usages of a type": "/api/usage?limit=100&type=cv-parsing",
 }
 
 
-async def ask(connections: list[Connection], wires: list[bytes], seconds: float) -> list[float]:
-    """Milliseconds of all answers."""
+async def ask(
+    connections: list[Connection], wires: list[bytes], seconds: float, pause_s: float = 0
+) -> list[float]:
+    """Milliseconds of all answers; each client waits so long between two questions."""
     found: list[float] = []
     began = time.perf_counter()
 
@@ -62,8 +64,14 @@ async def ask(connections: list[Connection], wires: list[bytes], seconds: float)
             if time.perf_counter() - began >= seconds:
                 return
             found.append(await connection.timed(wire))
+            if pause_s:
+                await asyncio.sleep(pause_s)
 
-    await asyncio.gather(*(one(connection, n) for n, connection in enumerate(connections)))
+    async def late(connection: Connection, n: int) -> None:
+        await asyncio.sleep(pause_s * n / len(connections))
+        await one(connection, n)
+
+    await asyncio.gather(*(late(connection, n) for n, connection in enumerate(connections)))
     return found
 
 
@@ -101,7 +109,10 @@ async def measure(target: Target, company: Company, arguments: argparse.Namespac
         reporting = Reporting(company, back_end, arguments.rate)
         writing = asyncio.create_task(reporting.run())
         for clients in map(int, arguments.clients.split(",")):
-            print(f"\n-- {clients} clients, {arguments.rate:g} usages/s beside; {load()}")
+            print(
+                f"\n-- {clients} clients, {arguments.pause:g} s between two questions of each, {arguments.rate:g} usages/s beside;"
+                f" {load()}"
+            )
             async with connected(target, clients) as connections:
                 everything = [("all in turns", list(wires.values()))] if len(wires) > 1 else []
                 for name, some in [*((name, [wire]) for name, wire in wires.items()), *everything]:
@@ -109,12 +120,12 @@ async def measure(target: Target, company: Company, arguments: argparse.Namespac
                     reporting.took_ms.clear()
                     cpu = target.cpu_s()
                     began = time.perf_counter()
-                    found = await ask(connections, some, arguments.seconds)
+                    found = await ask(connections, some, arguments.seconds, arguments.pause)
                     took = time.perf_counter() - began
                     cpu = target.cpu_s() - cpu
                     p99 = sorted(found)[min(len(found) - 1, len(found) * 99 // 100)]
                     print(
-                        f"{name:20} {percentiles(found)}   {len(found) / took:6.0f}/s   server {cpu / took:4.0%} of a core,"
+                        f"{name:23} {percentiles(found)}   {len(found) / took:6.0f}/s   server {cpu / took:4.0%} of a core,"
                         f" {1_000 * cpu / len(found):6.2f} ms an answer"
                         f"   reported: {percentiles(reporting.took_ms)}   {load()}"
                         f"   {'met' if p99 < TARGET_P99_MS else 'MISSED'}",
@@ -155,6 +166,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=5, help="for each question")
     parser.add_argument("--clients", default="1,8")
+    parser.add_argument("--pause", type=float, default=0, help="seconds from an answer to the next question")
     parser.add_argument("--rate", type=float, default=100, help="usages a second that come meanwhile")
     parser.add_argument("--database", type=Path, default=None, help="is written if it is not there, and kept")
     parser.add_argument("--only", default="", help="some of: " + ", ".join(QUESTIONS))

@@ -11,7 +11,7 @@ from billing_engine.subscriptions.calls import AiCalls
 from billing_engine.subscriptions.catalogue import ModelPrices, Tiers
 from billing_engine.subscriptions.model import Provider
 from billing_engine.subscriptions.plans import Plans
-from billing_engine.subscriptions.ports import AiProvider, CallRows, PlanNews, SubscriptionGateway
+from billing_engine.subscriptions.ports import AiProvider, PlanNews, SubscriptionGateway
 from server.ids import new_id
 from server.storage.collection import Collections
 from server.storage.repositories.ai_calls import CollectionCalls
@@ -29,7 +29,9 @@ class AiRoom:
     asset: Asset
     plans: Plans
     calls: AiCalls
-    rows: CallRows
+    rows: CollectionCalls
+    subscriptions: CollectionSubscriptions
+    changes: CollectionTierChanges
 
 
 async def open_ai(
@@ -48,14 +50,16 @@ async def open_ai(
 ) -> AiRoom:
     """Open its collections and wire it. `payments` tells it from then on of paid upgrades; `owner` names this process in holds."""
     rows = await CollectionCalls.open(collections)
+    subscriptions = await CollectionSubscriptions.open(collections)
+    changes = await CollectionTierChanges.open(collections)
     plans = Plans(
         ledger=ledger,
         clock=clock,
         tiers=tiers,
         gateway=gateway,
         payments=payments,
-        rows=await CollectionSubscriptions.open(collections),
-        changes=await CollectionTierChanges.open(collections),
+        rows=subscriptions,
+        changes=changes,
         quotes=await CollectionQuotes.open(collections),
         news=news,
         asset=asset,
@@ -71,4 +75,4 @@ async def open_ai(
         owner=owner,
         new_id=new_id,
     )
-    return AiRoom(asset, plans, calls, rows)
+    return AiRoom(asset, plans, calls, rows, subscriptions, changes)

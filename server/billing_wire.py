@@ -16,7 +16,7 @@ from billing_engine.usage.ports import Job
 from billing_engine.usage.recharges import AUTO
 from billing_engine.usage.series import Kind, Spending
 from server.routes.payments import OrderOut, order_of
-from server.wire import CompanyMoneyIn, Id, Instant, MoneyOut, PageQuery, WireModel, one_of, rfc3339
+from server.wire import CentsIn, CompanyMoneyIn, Id, Instant, MoneyOut, PageQuery, WireModel, one_of, rfc3339
 
 #: How far back the usage page looks (document 001).
 DAYS: Final = (7, 30, 90, 365)
@@ -123,14 +123,14 @@ class AutoRechargeIn(WireModel):
     """
 
     enabled: bool
-    amount: CompanyMoneyIn = "100.00"
+    amount: CentsIn = "100.00"
     payment_method_id: Id | None = None
 
 
-class RechargeIn(WireModel):
+class CompanyRechargeIn(WireModel):
     """By a saved means of payment, or else at a page of the gateway; with `savePaymentMethod` the means of payment is kept."""
 
-    amount: CompanyMoneyIn
+    amount: CentsIn
     payment_method_id: Id | None = None
     save_payment_method: bool = False
 
@@ -175,7 +175,7 @@ class CardOut(WireModel):
     quantities: list[QuantityOut]
 
 
-class TotalOut(WireModel):
+class UsageTotalOut(WireModel):
     """All kinds together."""
 
     count: int
@@ -189,7 +189,7 @@ class CardsOut(WireModel):
     question_generation: CardOut
     video_interview: CardOut
     other: dict[str, CardOut]
-    total: TotalOut
+    total: UsageTotalOut
 
     @classmethod
     def of(cls, spent: Mapping[Kind, Spending], asset: Asset) -> "CardsOut":
@@ -219,9 +219,9 @@ def _card(spent: Mapping[Kind, Spending], asset: Asset) -> CardOut:
     )
 
 
-def _total(spendings: Iterable[Spending], asset: Asset) -> TotalOut:
+def _total(spendings: Iterable[Spending], asset: Asset) -> UsageTotalOut:
     found = list(spendings)
-    return TotalOut(
+    return UsageTotalOut(
         count=sum(one.uses for one in found),
         cost=format_minor(sum(one.cost_minor for one in found), asset),
     )
@@ -397,7 +397,7 @@ def invoice_status(payment: Payment) -> str:
     return status if status in INVOICE_STATUSES else "PENDING"
 
 
-class RechargeOut(InvoiceOut):
-    """The invoice of a recharge, and the balance right after it; null until it is PAID."""
+class CompanyRechargeOut(InvoiceOut):
+    """The invoice of a recharge, and the balance of then, what was owed being paid; null until it is PAID."""
 
     wallet_balance: MoneyOut | None

@@ -57,6 +57,7 @@ from server.settings import Settings
 from server.storage.backend import Storage, open_collections, open_storage
 from server.storage.repositories.idempotency import CollectionIdempotency
 from server.storage.repositories.payment_reports import report_doc
+from server.usage_room import UsageRoom
 
 #: `readyz` fails when this process's clock is further from the store's (LEDGER 4); on SQLite that is the machine's.
 CLOCK_TOLERANCE_MS: Final = 500
@@ -140,6 +141,7 @@ async def build(
         identity.sign_ins.on_revoked(_close_sockets(process.realtime, process.between.bus))
         if settings.is_shared:
             await process.follow_sign_outs()
+            process.catch_up_with_usages()
         else:
             await process.do_chores()
             commands = {
@@ -270,6 +272,7 @@ class _Process:
             role=role,
         )
         stack.push_async_callback(wired.services.ai.calls.stop)
+        stack.push_async_callback(wired.services.ai_metrics.stop)
         stack.push_async_callback(wired.services.usage.stop)
         stack.push_async_callback(wired.services.webhooks.stop)
         gate.consultations, gate.chat = wired.services.consultations, chat
@@ -352,6 +355,14 @@ class _Process:
         job.start()
         self.stack.push_async_callback(job.stop)
 
+    def catch_up_with_usages(self) -> None:
+        """What this process could not charge it charges again, when it can: until then its companies' usages queue up behind."""
+        job = Periodic(
+            "usages", self.wired.services.usage.meter.catch_up, clock=self.clock, every_ms=_USAGES_EVERY_MS
+        )
+        job.start()
+        self.stack.push_async_callback(job.stop)
+
     async def do_chores(self) -> None:
         """Letters, healing and cleaning: where there are several processes, the worker's."""
         housekeeping = self._housekeeping()
@@ -417,6 +428,7 @@ class _Process:
                 "refresh tokens": identity.sign_ins.drop_expired,
                 "notifications": partial(identity.outbox.drop_settled, older_than_ms=keep_ms),
                 "chats": retention.round,
+                "days of AI calls": services.ai_days.keep,
                 "gateways' events": partial(services.webhooks.drop_settled, older_than_ms=keep_ms),
                 "companies' deliveries": partial(
                     services.company_news.deliverer.drop_settled, older_than_ms=keep_ms
@@ -430,6 +442,7 @@ class _Process:
         _sample_engine(metrics, engine)
         _sample_notices(metrics, self.identity.outbox)
         _sample_deliveries(metrics, self.wired.services.company_news.deliverer)
+        _sample_usage(metrics, self.wired.services.usage, self.clock)
         if takeover is not None:
             _sample_leases(metrics, takeover)
         if self.between.bus is not None:
@@ -501,6 +514,31 @@ def _sample_deliveries(metrics: Metrics, deliverer: Deliverer) -> None:
     )
     metrics.total("tarazu_company_webhooks_failed", "Attempts that it did not take", lambda: deliverer.failed)
     metrics.total("tarazu_company_webhooks_dead", "Events given up for good", lambda: deliverer.dead)
+
+
+def _sample_usage(metrics: Metrics, usage: UsageRoom, clock: SystemClock) -> None:
+    totals, recharges = usage.meter.totals, usage.recharges
+    metrics.total(
+        "tarazu_usages_recorded", "Usages of companies that were recorded here", lambda: totals.recorded
+    )
+    metrics.total("tarazu_usages_charged", "Usages that a wallet has paid", lambda: totals.charged)
+    metrics.total("tarazu_usages_owed", "Usages that found their wallet short", lambda: totals.owed)
+    metrics.gauge("tarazu_usages_queued", "Usages that wait to be charged", lambda: totals.queued)
+    metrics.gauge(
+        "tarazu_usages_queued_seconds",
+        "For how long the oldest of them waits",
+        lambda: (
+            0 if totals.queued_since_ms is None else max(0, clock.now_ms() - totals.queued_since_ms) / 1000
+        ),
+    )
+    metrics.total(
+        "tarazu_auto_recharges_paid", "Automatic recharges that were credited", lambda: recharges.auto_paid
+    )
+    metrics.total(
+        "tarazu_auto_recharges_declined",
+        "Automatic recharges whose means of payment was declined, or is gone",
+        lambda: recharges.auto_declined,
+    )
 
 
 def _sample_sockets(metrics: Metrics, realtime: Realtime) -> None:

@@ -3,6 +3,11 @@
 from billing_engine.ledger.accounts import application_credits_of, earnings_of, wallet_of
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import APPLICATION_CREDIT, Asset
+from billing_engine.usage.book import book_of
+from billing_engine.usage.model import UsageStatus
+from billing_engine.usage.ports import UsageFilter
+from server.auth.control import CompanyStanding
+from server.usage_room import UsageRoom
 
 
 class LedgerFunds:
@@ -24,3 +29,28 @@ class LedgerFunds:
         """Application credits that were not used."""
         account = await self._ledger.account(application_credits_of(person_id), APPLICATION_CREDIT.code)
         return account.posted
+
+
+class UsageFunds:
+    """`CompanyFunds` of `server.auth.control`: what a company owns and owes for metered usage."""
+
+    def __init__(self, usage: UsageRoom) -> None:
+        self._usage = usage
+
+    async def standing(self, company_id: str) -> CompanyStanding:
+        """Also what is set aside (a refund to the payer, a dispute) is the company's. A recharge that was left open is carried out."""
+        usage = self._usage
+        queued = await usage.meter.list_for(
+            company_id, UsageFilter(status=UsageStatus.QUEUED), limit=1, before=None
+        )
+        account = await usage.recharges.account(company_id)
+        if book_of(account).open is not None:
+            await usage.recharges.pursue(company_id)
+            account = await usage.recharges.account(company_id)
+        book = book_of(account)
+        return CompanyStanding(
+            asset=usage.asset,
+            owned_minor=account.posted,
+            owed_minor=book.owed_minor,
+            is_settled=not queued and book.open is None,
+        )

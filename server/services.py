@@ -36,6 +36,7 @@ from billing_engine.wallets.service import WalletRules, Wallets, recharge_of
 from chat.errors import NotFound as NoConversation
 from chat.service import ChatService
 from server.account_sessions import AccountStanding, SessionsOfAccounts
+from server.admin.ai_metrics import AiMetrics
 from server.admin.audit import AuditLog
 from server.admin.revenue import Revenue
 from server.admin.service import AdminDesk
@@ -52,7 +53,7 @@ from server.gateways.setup import open_subscriptions
 from server.identity import Identity
 from server.ids import new_id
 from server.ledger_earnings import LedgerEarnings
-from server.ledger_funds import LedgerFunds
+from server.ledger_funds import LedgerFunds, UsageFunds
 from server.metrics import Metrics
 from server.no_subscriptions import NoSubscriptions
 from server.notifications.money import MoneyNews
@@ -73,10 +74,12 @@ from server.session_views import billing_state
 from server.settings import Settings
 from server.storage.collection import Collections
 from server.storage.errors import StoreUnavailable
+from server.storage.repositories.ai_days import CollectionDays
 from server.storage.repositories.audit import CollectionAudit
 from server.storage.repositories.claims import CollectionClaims
 from server.storage.repositories.directory import CollectionDirectory
 from server.storage.repositories.gateway_events import CollectionInbox
+from server.storage.repositories.headcount import CollectionHeadcount
 from server.storage.repositories.lawyers import CollectionLawyers
 from server.storage.repositories.leases import CollectionLeases
 from server.storage.repositories.payment_methods import CollectionMethods
@@ -127,6 +130,8 @@ class Services:
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
+    ai_metrics: AiMetrics
+    ai_days: CollectionDays
     transcripts: Transcripts
     metrics: Metrics
     docs: ApiDocs
@@ -372,6 +377,7 @@ async def wire(
         projects=credits_room.projects,
         company_keys=api_keys,
         hooks=company_news.webhooks,
+        company_funds=UsageFunds(usage),
     )
     companies = companies_room(
         company_records,
@@ -410,6 +416,9 @@ async def wire(
         news=PaymentReportNews(outbox=identity.outbox, directory=directory, metrics=metrics),
     )
     audit = AuditLog(await CollectionAudit.open(collections), clock)
+    ai_days = await CollectionDays.open(
+        collections, ai.rows, clock, day_of=ledger.day_of, bounds=partial(day_bounds, zone=settings.zone)
+    )
     services = Services(
         asset=settings.asset,
         accounts=identity.accounts,
@@ -451,8 +460,24 @@ async def wire(
             books=ledger,
             audit=audit,
             asset=settings.asset,
+            company_asset=settings.company_asset,
         ),
         revenue=Revenue(books=ledger, clock=clock, asset=settings.asset, zone=settings.zone),
+        ai_days=ai_days,
+        ai_metrics=AiMetrics(
+            calls=ai_days,
+            changes=ai.changes,
+            subscriptions=ai.subscriptions,
+            heads=await CollectionHeadcount.open(collections),
+            sales=ledger,
+            clock=clock,
+            day_of=ledger.day_of,
+            bounds=partial(day_bounds, zone=settings.zone),
+            rules=settings.metric_rules(),
+            targets=settings.targets(),
+            asset=USD,
+            timezone=settings.timezone,
+        ),
         transcripts=Transcripts(
             consultations=consultations, chat=chat, accounts=identity.accounts, zone=settings.zone
         ),

@@ -26,9 +26,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from billing_engine.credits.pricing import CreditPackage
 from billing_engine.errors import Invalid
-from billing_engine.money import ASSETS, Asset, parse_minor
+from billing_engine.money import ASSETS, USD, Asset, parse_minor
 from billing_engine.subscriptions.catalogue import ModelPrices, Tiers, without_price
+from billing_engine.subscriptions.metrics import Rules
 from server.credit_packages import SHIPPED, PackagesInvalid, load_packages
+from server.metric_targets import Targets, TargetsInvalid, parse_targets
 from server.model_file import SHIPPED as SHIPPED_MODELS
 from server.model_file import ModelsInvalid, load_models
 from server.notifications.options import SmtpSecurity
@@ -182,9 +184,13 @@ class Settings(BaseSettings):
     stripe_url: str = "https://api.stripe.com"
     checkout_success_url: str = ""
     checkout_cancel_url: str = ""
+    stripe_fee_percent: str = "2.9"
+    stripe_fee_fixed: str = "0.30"
 
     ai_tiers_file: str = ""
     ai_models_file: str = ""
+    ai_budget_percent: str = "20"
+    metrics_targets: str = ""
     ai_timeout_seconds: Annotated[int, Field(ge=1, le=900)] = 120
     openai_api_key: SecretStr = SecretStr("")
     openai_base_url: str = "https://api.openai.com"
@@ -243,6 +249,19 @@ class Settings(BaseSettings):
     def model_prices(self) -> ModelPrices:
         """What `AI_MODELS_FILE` lists, or the models that ship. Raises `ModelsInvalid`."""
         return load_models(Path(self.ai_models_file) if self.ai_models_file else SHIPPED_MODELS)
+
+    def metric_rules(self) -> Rules:
+        """What fees and budgets are reckoned by: `STRIPE_FEE_PERCENT`, `STRIPE_FEE_FIXED`, `AI_BUDGET_PERCENT`."""
+        return Rules(
+            fee_bp=_hundredths(self.stripe_fee_percent),
+            fee_fixed_minor=parse_minor(self.stripe_fee_fixed, USD),
+            budget_bp=_hundredths(self.ai_budget_percent),
+            ranks={tier.name: tier.rank for tier in self.tiers()},
+        )
+
+    def targets(self) -> Targets:
+        """What `METRICS_TARGETS` lists. Raises `TargetsInvalid`."""
+        return parse_targets(self.metrics_targets)
 
     @property
     def company_asset(self) -> Asset:
@@ -371,7 +390,18 @@ class Settings(BaseSettings):
             raise ValueError("must not be negative")
         return value
 
-    @field_validator("commission_percent")
+    @field_validator("stripe_fee_fixed")
+    @classmethod
+    def _exact_fee(cls, value: str) -> str:
+        try:
+            fee_minor = parse_minor(value, USD)
+        except Invalid as exc:
+            raise ValueError(exc.facts["problem"]) from exc
+        if fee_minor < 0:
+            raise ValueError("must not be negative")
+        return value
+
+    @field_validator("commission_percent", "stripe_fee_percent", "ai_budget_percent")
     @classmethod
     def _exact_percent(cls, value: str) -> str:
         _hundredths(value)
@@ -424,7 +454,11 @@ class Settings(BaseSettings):
             yield "ADMIN_EMAIL: set it together with ADMIN_PASSWORD, or neither"
 
     def _uncallable(self) -> Iterable[str]:
-        """What AI calls lack."""
+        """What AI calls and their metrics lack."""
+        try:
+            self.targets()
+        except TargetsInvalid as exc:
+            yield f"METRICS_TARGETS: {exc}"
         tiers, prices = None, None
         try:
             tiers = self.tiers()

@@ -13,6 +13,7 @@ from billing_engine.usage.ports import Companies, CompanyNews, Jobs, Prices
 from billing_engine.usage.recharges import RechargeRules, Recharges
 from billing_engine.usage.rollups import Rollups
 from billing_engine.usage.service import UsageService
+from billing_engine.usage.usage_refunds import UsageRefunds
 from server.ids import new_id
 from server.storage.collection import Collections
 from server.storage.repositories.usage_counters import CollectionCounters
@@ -30,6 +31,7 @@ class UsageRoom:
     recharges: Recharges
     rollups: Rollups
     lines: LedgerLines
+    refunds: UsageRefunds
     jobs: Jobs
 
     async def stop(self) -> None:
@@ -61,12 +63,13 @@ async def open_usage(
         rules=rules,
         new_id=new_id,
     )
+    rows = await CollectionUsages.open(collections)
     jobs = await CollectionJobs.open(collections)
     rollups = Rollups(
         ledger=ledger, counters=await CollectionCounters.open(collections), asset=rules.asset.code
     )
     meter = UsageService(
-        rows=await CollectionUsages.open(collections),
+        rows=rows,
         jobs=jobs,
         companies=companies,
         prices=prices,
@@ -85,5 +88,8 @@ async def open_usage(
         recharges=recharges,
         rollups=rollups,
         lines=LedgerLines(ledger=ledger, asset=rules.asset.code),
+        refunds=UsageRefunds(
+            ledger=ledger, clock=clock, rows=rows, companies=companies, news=news, asset=rules.asset.code
+        ),
         jobs=jobs,
     )

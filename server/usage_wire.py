@@ -20,7 +20,7 @@ from billing_engine.usage.model import (
 from billing_engine.usage.service import MAX_QUANTITY, Recorded, Report
 from server.admin.wire import InstantIn
 from server.billing_wire import shown_details
-from server.wire import Id, Instant, MoneyOut, WireModel, one_of
+from server.wire import Id, Instant, MoneyOut, WireModel, field_error, one_of
 
 #: Nobody's interview is longer: a start and an end of two interviews.
 _LONGEST_MINUTES: Final = 24 * 60
@@ -145,24 +145,26 @@ class VideoInterviewIn(_Event):
     """An interview was held: `durationMinutes`, or `startedAt` and `endedAt`. Rounded to whole minutes, half up, at least one."""
 
     interview_id: Id
-    duration_minutes: Minutes | None = None
     started_at: InstantIn | None = None
     ended_at: InstantIn | None = None
+    duration_minutes: Minutes | None = None
     completed_questions: Count | None = None
     total_questions: Count | None = None
     video_quality: Label | None = None
 
     @model_validator(mode="after")
     def _one_duration(self) -> "VideoInterviewIn":
-        both = self.started_at is not None and self.ended_at is not None
-        if (self.duration_minutes is None) is not both or (self.started_at is None) is not (
-            self.ended_at is None
-        ):
-            raise ValueError("needs durationMinutes, or startedAt and endedAt, and not both")
-        if self.started_at is not None and self.ended_at is not None:
-            length_ms = self.ended_at - self.started_at
-            if not 0 <= length_ms <= _LONGEST_MINUTES * _MS_PER_MINUTE:
-                raise ValueError(f"endedAt must follow startedAt, by at most {_LONGEST_MINUTES} minutes")
+        if (self.started_at is None) is not (self.ended_at is None):
+            missing = "startedAt" if self.started_at is None else "endedAt"
+            raise field_error(missing, "is required: an interview has a start and an end, or durationMinutes")
+        if self.started_at is None or self.ended_at is None:
+            if self.duration_minutes is None:
+                raise field_error("durationMinutes", "is required, or else startedAt and endedAt")
+            return self
+        if self.duration_minutes is not None:
+            raise field_error("durationMinutes", "cannot be given beside startedAt and endedAt")
+        if not 0 <= self.ended_at - self.started_at <= _LONGEST_MINUTES * _MS_PER_MINUTE:
+            raise field_error("endedAt", f"must follow startedAt, by at most {_LONGEST_MINUTES} minutes")
         return self
 
     def as_report(self) -> Report:
@@ -225,13 +227,15 @@ class BatchIn(WireModel):
 
 class UsageOut(WireModel):
     """What became of a usage. QUEUED: it is recorded and will be charged once, shortly. OWED: the wallet was short; the next recharge
-    pays it. `walletBalance` is the balance right after it; null while nothing was taken. `duplicate`: the event was known.
+    pays it. `type` is as in the URL, `entryType` as in the ledger. `walletBalance` is the balance right after it; null while
+    nothing was taken. `duplicate`: the event was known.
     """
 
     usage_id: str
     event_id: str | None
     job_id: str | None
     type: str
+    entry_type: str
     quantity: int
     unit: str
     cost: MoneyOut
@@ -245,24 +249,27 @@ class UsageOut(WireModel):
 
     @classmethod
     def of(cls, recorded: Recorded, asset: Asset) -> "UsageOut":
-        usage = recorded.usage
-        balance = usage.balance_minor
-        return cls(
-            usage_id=usage.id,
-            event_id=usage.event_id,
-            job_id=usage.job_id,
-            type=usage.entry_type,
-            quantity=usage.quantity,
-            unit=usage.unit,
-            cost=format_minor(usage.cost_minor, asset),
-            currency=asset.code,
-            status=usage.status.value,
-            wallet_balance=None if balance is None else format_minor(balance, asset),
-            occurred_at=usage.at_ms,
-            created_at=usage.created_at_ms,
-            charged_at=usage.charged_at_ms,
-            duplicate=recorded.is_repeat,
-        )
+        return cls(**_shown(recorded.usage, asset), duplicate=recorded.is_repeat)
+
+
+def _shown(usage: Usage, asset: Asset) -> dict[str, Any]:
+    balance = usage.balance_minor
+    return {
+        "usage_id": usage.id,
+        "event_id": usage.event_id,
+        "job_id": usage.job_id,
+        "type": usage.type,
+        "entry_type": usage.entry_type,
+        "quantity": usage.quantity,
+        "unit": usage.unit,
+        "cost": format_minor(usage.cost_minor, asset),
+        "currency": asset.code,
+        "status": usage.status.value,
+        "wallet_balance": None if balance is None else format_minor(balance, asset),
+        "occurred_at": usage.at_ms,
+        "created_at": usage.created_at_ms,
+        "charged_at": usage.charged_at_ms,
+    }
 
 
 class BatchOut(WireModel):
@@ -278,21 +285,10 @@ class UsageDetailOut(UsageOut):
 
     @classmethod
     def seen(cls, usage: Usage, asset: Asset, *, collected_minor: int) -> "UsageDetailOut":
-        paid = usage.owed_upto is not None and usage.owed_upto <= collected_minor
-        plain = UsageOut.of(Recorded(usage), asset)
-        details = shown_details(usage.details, asset)
-        shown = plain.model_dump(by_alias=False)
-        status = UsageStatus.CHARGED.value if paid else usage.status.value
-        return cls(**{**shown, **_instants(usage), "status": status}, details=details)
-
-
-def _instants(usage: Usage) -> dict[str, int | None]:
-    """As numbers: dumping has printed them."""
-    return {
-        "occurred_at": usage.at_ms,
-        "created_at": usage.created_at_ms,
-        "charged_at": usage.charged_at_ms,
-    }
+        shown = _shown(usage, asset)
+        if usage.owed_upto is not None and usage.owed_upto <= collected_minor:
+            shown["status"] = UsageStatus.CHARGED.value
+        return cls(**shown, duplicate=False, details=shown_details(usage.details, asset))
 
 
 class PublishedOut(WireModel):

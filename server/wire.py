@@ -25,6 +25,7 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from chat.wire import instant
 from server.auth.model import email_problem, password_problem
@@ -154,20 +155,26 @@ MoneyIn = Annotated[
         }
     ),
 ]
-#: The same in the currency of companies (COMPANY_CURRENCY), which has more decimals than the one of consultations.
-CompanyMoneyIn = Annotated[
-    Any,
-    PlainValidator(_decimal),
-    WithJsonSchema(
+
+
+def money_schema(decimals: int, example: str) -> WithJsonSchema:
+    """Of an amount whose currency is not the consultations': with its own number of decimals."""
+    pattern = rf"^\d{{1,{15 - decimals}}}(\.\d{{1,{decimals}}})?$"
+    return WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "format": "decimal", "pattern": r"^\d{1,9}(\.\d{1,6})?$"},
+                {"type": "string", "format": "decimal", "pattern": pattern},
                 {"type": "number", "minimum": 0},
             ],
-            "examples": ["0.002"],
+            "examples": [example],
         }
-    ),
-]
+    )
+
+
+#: What is paid by a company: no gateway takes a part of a cent.
+CentsIn = Annotated[Any, PlainValidator(_decimal), money_schema(2, "100.00")]
+#: What a company's balance, or a price, may be: dollars have six decimals here.
+CompanyMoneyIn = Annotated[Any, PlainValidator(_decimal), money_schema(6, "20.00")]
 #: Money in major units as `billing_engine.money.format_minor` prints it.
 MoneyOut = Annotated[
     str,
@@ -175,6 +182,15 @@ MoneyOut = Annotated[
         {"type": "string", "format": "decimal", "pattern": r"^-?\d+\.\d{2,}$", "examples": ["500.00"]}
     ),
 ]
+
+
+def field_error(field: str, problem: str) -> PydanticCustomError:
+    """What a rule over several fields raises: it names one of them, as the client writes it."""
+    return PydanticCustomError(FIELD_ERROR, "{problem}", {"field": field, "problem": problem})
+
+
+#: The kind of such an error: its context has the field.
+FIELD_ERROR: Final = "field"
 
 
 # --- Time

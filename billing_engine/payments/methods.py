@@ -283,6 +283,8 @@ class PaymentMethods:
             created_at_ms=now_ms,
             customer_id=method.customer_id,
             charge=Charge(method.id, due.description, now_ms),
+            quantity=due.quantity,
+            item=due.item,
         )
         return replace(intent, check_at_ms=next_check_ms(intent, now_ms))
 

@@ -19,6 +19,7 @@ from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import gateway_of
 from billing_engine.ledger.model import Account, Entry, Hold, KeyReused, KeyState
 from billing_engine.ledger.service import Ledger
+from billing_engine.money import ASSETS
 from billing_engine.payments.collected import ATTEMPTS, CollectedPayments
 from billing_engine.payments.desk_ports import PayerRefundRows, ReturnNews
 from billing_engine.payments.disputes import Disputes
@@ -68,6 +69,8 @@ log = logging.getLogger(__name__)
 #: Refunds that are looked at at once, and in one round.
 _AT_ONCE: Final = 8
 _PER_ROUND: Final = 200
+#: No gateway takes a part of a cent.
+_CENTS: Final = 2
 #: Why a refund was refused by us.
 EXCEEDS_PAYMENT: Final = "EXCEEDS_PAYMENT"
 INSUFFICIENT_BALANCE: Final = "INSUFFICIENT_BALANCE"
@@ -106,7 +109,7 @@ class PayerRefunds:
 
         Raises:
             PaymentNotFound: no such payment.
-            RefundAmountInvalid: nothing, or less; names `amount`.
+            RefundAmountInvalid: nothing, or less, or a part of a cent; names `amount`.
             NotRefundable: it was not collected.
             PurchaseNotRefundable: it bought credits.
             RefundExceedsPayment: more than is left of it.
@@ -131,13 +134,18 @@ class PayerRefunds:
     async def _added(
         self, payment: Payment, *, amount_minor: int, reason: str, by: str, id_: str
     ) -> PayerRefund:
-        if payment.purpose is not Purpose.WALLET:
+        if payment.purpose is Purpose.CREDITS:
             raise PurchaseNotRefundable(payment=payment.id)
         if payment.status not in REFUNDABLE or payment.collected_id is None:
             raise NotRefundable(payment=payment.id, status=payment.status.value)
+        if amount_minor % 10 ** max(0, ASSETS[payment.currency].decimals - _CENTS):
+            raise RefundAmountInvalid(field="amount", problem=f"has more than {_CENTS} decimals")
         if amount_minor > payment.refundable_minor:
             raise RefundExceedsPayment(
-                payment=payment.id, required_minor=amount_minor, available_minor=payment.refundable_minor
+                payment=payment.id,
+                required_minor=amount_minor,
+                available_minor=payment.refundable_minor,
+                asset=ASSETS[payment.currency],
             )
         now_ms = self._clock.now_ms()
         refund = PayerRefund(
@@ -165,10 +173,14 @@ class PayerRefunds:
                 account=refund.account,
                 required_minor=refund.amount_minor,
                 available_minor=max(0, available_minor),
+                asset=ASSETS[refund.currency],
             )
         payment = await self._payments.get(refund.payment_id)
         return RefundExceedsPayment(
-            payment=payment.id, required_minor=refund.amount_minor, available_minor=payment.refundable_minor
+            payment=payment.id,
+            required_minor=refund.amount_minor,
+            available_minor=payment.refundable_minor,
+            asset=ASSETS[refund.currency],
         )
 
     # -- hearing of one ----------------------------------------------------------------------------------------------

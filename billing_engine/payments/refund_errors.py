@@ -4,7 +4,7 @@ from billing_engine.errors import Conflict, Invalid, NotEnough
 
 
 class RefundAmountInvalid(Invalid):
-    """Nothing, or less; names `amount`."""
+    """Nothing, or less, or a part of a cent; names `amount`."""
 
 
 class NotRefundable(Conflict):

@@ -102,21 +102,29 @@ def rolled(account: Account, tiers: Tiers, moment: Moment) -> Account:
     plan = plan_of(account)
     now_ms = moment.at_ms
     if plan.tier == "":
-        return _begun(account, tiers.free, _Cycle(f"free-{now_ms}", now_ms, now_ms + CYCLE_MS), moment)
+        return _begun(account, tiers.free, _free_cycle(account, now_ms), moment)
     if now_ms < plan.end_ms + (GRACE_MS if plan.is_paid and not plan.ends else 0):
         return account
     start_ms = plan.end_ms + (now_ms - plan.end_ms) // CYCLE_MS * CYCLE_MS
-    return _begun(account, tiers.free, _Cycle(f"free-{start_ms}", start_ms, start_ms + CYCLE_MS), moment)
+    return _begun(account, tiers.free, _free_cycle(account, start_ms), moment)
+
+
+def _free_cycle(account: Account, start_ms: int) -> "_Cycle":
+    """Named by the account's count of entries, too: two free cycles may begin at one instant, and no key is used twice."""
+    return _Cycle(f"free-{start_ms}-{account.seq}", start_ms, start_ms + CYCLE_MS)
 
 
 @dataclass(frozen=True, slots=True)
 class PaidCycle:
-    """A period of a subscription that is paid. `name` is its permanent name: the subscription's and the period's."""
+    """A period of a subscription that is paid. `name` is its permanent name: the subscription's and the period's. `invoice` names what
+    was paid for it; empty where it cost nothing.
+    """
 
     name: str
     tier: str
     start_ms: int
     end_ms: int
+    invoice: str = ""
 
 
 def grant_source(cycle: str) -> str:
@@ -135,7 +143,8 @@ def begin_paid(
     if is_over or (plan.is_paid and paid.start_ms <= plan.start_ms):
         return account, None
     tier = tiers.get(paid.tier)
-    account = _begun(account, tier, _Cycle(paid.name, paid.start_ms, paid.end_ms), moment)
+    cycle = _Cycle(paid.name, paid.start_ms, paid.end_ms, paid.invoice)
+    account = _begun(account, tier, cycle, moment)
     return account, account.tail[-1]
 
 
@@ -151,11 +160,12 @@ def end_with_cycle(account: Account, *, ends: bool, at_once: bool, moment: Momen
 
 @dataclass(frozen=True, slots=True)
 class _Cycle:
-    """A billing cycle: its permanent name, and when it begins and ends."""
+    """A billing cycle: its permanent name, when it begins and ends, and by what it was paid, if it was."""
 
     name: str
     start_ms: int
     end_ms: int
+    invoice: str = ""
 
 
 def _begun(account: Account, tier: Tier, cycle: _Cycle, moment: Moment) -> Account:
@@ -168,7 +178,8 @@ def _begun(account: Account, tier: Tier, cycle: _Cycle, moment: Moment) -> Accou
     grant = Transfer(ISSUED_AI_CREDITS, account.id, tier.credits_milli, GRANTED)
     transfers = (grant,) if tier.credits_milli else ()
     source = grant_source(cycle.name)
-    account = _posted(account, source, GRANTED, transfers, moment, tier=tier.name, was=was)
+    facts = {"tier": tier.name, "was": was, "invoice": cycle.invoice}
+    account = _posted(account, source, GRANTED, transfers, moment, **facts)
     plan = Plan(tier.name, cycle.name, cycle.start_ms, cycle.end_ms, tier.credits_milli)
     return _with_plan(account, plan)
 
@@ -198,6 +209,11 @@ def upgrade_source(upgrade_id: str) -> str:
     return f"upgrade:{upgrade_id}"
 
 
+def upgrade_cycle(upgrade_id: str) -> str:
+    """The name of the cycle that an upgrade with `resets` begins."""
+    return f"upgrade-{upgrade_id}"
+
+
 def apply_upgrade(
     account: Account, known: Entry | None, *, upgrade: Upgrade, tiers: Tiers, moment: Moment
 ) -> tuple[Account, Entry]:
@@ -206,22 +222,23 @@ def apply_upgrade(
         return account, known
     tier, was = tiers.get(upgrade.tier), plan_of(account).tier
     if upgrade.resets:
-        cycle = _Cycle(f"upgrade-{upgrade.id}", moment.at_ms, moment.at_ms + CYCLE_MS)
+        cycle = _Cycle(upgrade_cycle(upgrade.id), moment.at_ms, moment.at_ms + CYCLE_MS)
         account = _begun(account, tier, cycle, moment)
-        # The key that a repeat is known by.
-        account = _posted(account, upgrade_source(upgrade.id), UPGRADED, (), moment, tier=tier.name, was=was)
+        # The key that a repeat is known by. The change of tier is the grant's: it is counted once.
+        facts = {"tier": tier.name, "was": tier.name}
+        account = _posted(account, upgrade_source(upgrade.id), UPGRADED, (), moment, **facts)
         return account, account.tail[-1]
     transfers = (
         (Transfer(ISSUED_AI_CREDITS, account.id, upgrade.credits_milli, UPGRADED),)
         if upgrade.credits_milli
         else ()
     )
-    account = _posted(
-        account, upgrade_source(upgrade.id), UPGRADED, transfers, moment, tier=tier.name, was=was
-    )
     plan = plan_of(account)
     if tiers.get(plan.tier).rank < tier.rank:
         plan = replace(plan, tier=tier.name)
+    account = _posted(
+        account, upgrade_source(upgrade.id), UPGRADED, transfers, moment, tier=plan.tier, was=was
+    )
     plan = replace(plan, allowance_milli=plan.allowance_milli + upgrade.credits_milli)
     return _with_plan(account, plan), account.tail[-1]
 
@@ -302,7 +319,7 @@ def begin_call(
     )
 
 
-def _check_limits(
+def _check_limits(  # noqa: PLR0917  what is checked, and against what
     plan: Plan, tier: Tier, tiers: Tiers, calls: list[Hold], most: Tokens, now_ms: int
 ) -> None:
     reserved = sum(int(hold.facts["tokens"]) for hold in calls)
@@ -315,7 +332,7 @@ def _check_limits(
         raise _limited("tokens", tokens, tier.monthly_tokens, plan, better, now_ms)
 
 
-def _limited(
+def _limited(  # noqa: PLR0917  the facts of one answer
     name: str, used: int, allowed: int, plan: Plan, better: Tier | None, now_ms: int
 ) -> LimitExceeded:
     return LimitExceeded(
@@ -381,6 +398,8 @@ def end_call(
         "costMinor": cost.usd_minor,
         "creditsMilli": taken + over,
         "lossMilli": cost.credits_milli - taken - over,
+        "requests": 0 if outcome.tokens is None else 1,
+        "cycle": hold.facts["cycle"],
         "tier": hold.facts["tier"],
         "provider": hold.facts["provider"],
         "model": hold.facts["model"],

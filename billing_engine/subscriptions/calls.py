@@ -96,6 +96,8 @@ class AiCalls:
         self._new_id = new_id
         self._tasks: set[asyncio.Task[Any]] = set()
         self._under_way: set[str] = set()
+        #: Calls of ours that have ended and whose end could not be written.
+        self._left: dict[str, tuple[_Call, Tokens | None, str]] = {}
 
     # -- calling -----------------------------------------------------------------------------------------------------
 
@@ -177,17 +179,25 @@ class AiCalls:
         try:
             latency_ms = self._clock.now_ms() - call.row.started_at_ms
             facts = {"outcome": outcome, "latencyMs": latency_ms}
+            # Before the close: who dies after it leaves a row that says so, and no entry without one.
+            await self._logged(call)
             entry, account = await self._closed(call.user_id, call.hold, Outcome(tokens, facts))
             row = row_of(call.row, entry)
-            await call.logged
             await self._rows.finish(row)
         except BillingError:
-            # Whatever is left is settled by `heal`; the provider's answer is not lost for it.
+            # `heal` tries again: nobody else may know what the provider has counted.
+            self._left[call.id] = call, tokens, outcome
             log.exception("a call is settled later", extra={"call": call.id})
             raise
-        finally:
-            self._under_way.discard(call.id)
+        self._left.pop(call.id, None)
+        self._under_way.discard(call.id)
         return Settled(row, plan_of(account), account.spendable)
+
+    async def _logged(self, call: _Call) -> None:
+        try:
+            await call.logged
+        except BillingError:
+            await self._rows.add(call.row)
 
     async def _closed(self, user_id: str, hold: Hold, outcome: Outcome) -> tuple[Entry, Account]:
         """Close the hold by the prices that it was opened with."""
@@ -242,6 +252,9 @@ class AiCalls:
     async def heal(self, *, may_live: Callable[[str], bool], abandoned_after_ms: int = 900_000) -> int:
         """Settle calls whose process is gone, from what their holds know; and finish the log of those that are settled."""
         settled = 0
+        for call, counted, how in list(self._left.values()):
+            await self._end(call, counted, how)
+            settled += 1
         for found in await self._ledger.open_holds(CALL_HOLDS):
             if found.owner == self._owner or may_live(found.owner):
                 continue

@@ -37,6 +37,7 @@ from billing_engine.subscriptions.account import (
     grant_source,
     plan_of,
     rolled,
+    upgrade_cycle,
     upgrade_source,
 )
 from billing_engine.subscriptions.catalogue import Tiers
@@ -48,6 +49,7 @@ from billing_engine.subscriptions.errors import (
 )
 from billing_engine.subscriptions.model import FREE, Tier
 from billing_engine.subscriptions.ports import (
+    LIVE,
     GatewayInvoice,
     GatewaySubscription,
     PlanNews,
@@ -73,9 +75,11 @@ QUOTE_MS: Final = 10 * 60_000
 #: A page that nobody pays at is looked at this often, for this long; a running subscription around its cycle's end.
 _LOOK_AGAIN_MS: Final = 60_000
 _PAGE_OPEN_MS: Final = 25 * 3_600_000
+#: Every reading goes through all invoices there ever were. The news of an old one may have been forgotten where such are kept, and
+#: would be told anew: so it is told again for a day only, which is enough to follow whoever died in between.
+_TOLD_FOR_MS: Final = 86_400_000
 _ATTEMPTS: Final = 20
 _PER_ROUND: Final = 100
-_LIVE: Final = frozenset({SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +161,16 @@ class Plans:
         await self._note_entry(user_id, entry)
 
     async def _note_entry(self, user_id: str, entry: Entry | None) -> None:
-        if entry is None or entry.facts.get("was") in (None, "", entry.facts.get("tier")):
+        if entry is None or "tier" not in entry.facts:
+            return
+        # Whoever subscribes before their first call has been on the free tier all the same.
+        was = entry.facts.get("was") or FREE
+        if was == entry.facts["tier"]:
             return
         change = TierChange(
             id=entry.key,
             user_id=user_id,
-            was=entry.facts["was"],
+            was=was,
             tier=entry.facts["tier"],
             at_ms=entry.at_ms,
             day=entry.day,
@@ -182,7 +190,7 @@ class Plans:
         """
         wanted = self._paid_tier(tier)
         known = await self._rows.get(user_id)
-        if known is not None and known.status in _LIVE and known.reference != operation_id:
+        if known is not None and known.status in LIVE and known.reference != operation_id:
             raise AlreadySubscribed(tier=known.tier)
         if known is None or known.reference != operation_id:
             now_ms = self._clock.now_ms()
@@ -257,7 +265,7 @@ class Plans:
 
     async def _live(self, user_id: str) -> Subscription:
         known = await self._rows.get(user_id)
-        if known is None or known.status not in _LIVE or known.subscription_id is None:
+        if known is None or known.status not in LIVE or known.subscription_id is None:
             raise NotSubscribed(user=user_id)
         return known
 
@@ -353,6 +361,8 @@ class Plans:
             ai_credits_of(user_id), _ASSET, change, source=upgrade_source(upgrade.id)
         )
         await self._note_entry(user_id, entry)
+        if quoted.resets:
+            await self._note_change(user_id, upgrade_cycle(upgrade.id))
         await self._want(
             user_id, quoted.tier, key=payment.id, cycle_ends_ms=plan.end_ms if quoted.resets else None
         )
@@ -451,6 +461,7 @@ class Plans:
             invoice.tier,
             invoice.period_start_ms,
             invoice.period_end_ms,
+            f"{self._gateway.name}:{invoice.id}" if invoice.amount_minor > 0 else "",
         )
 
         def change(account: Account, known: Entry | None) -> tuple[Account, Entry | None]:
@@ -460,9 +471,15 @@ class Plans:
             ai_credits_of(found.user_id), _ASSET, change, source=grant_source(paid.name)
         )
         await self._note_entry(found.user_id, entry)
-        if entry is not None:
+        if entry is not None and self._clock.now_ms() < entry.at_ms + _TOLD_FOR_MS:
             await self._news.began(
-                f"began-{paid.name}", found.user_id, tier=invoice.tier, ends_at_ms=paid.end_ms
+                f"began-{paid.name}",
+                found.user_id,
+                tier=invoice.tier,
+                ends_at_ms=paid.end_ms,
+                invoice_id=invoice.id,
+                amount_minor=invoice.amount_minor,
+                currency=invoice.currency,
             )
 
     async def _set_end(self, found: GatewaySubscription, is_over: bool) -> None:
@@ -493,14 +510,14 @@ class Plans:
             await self._rows.put(self._as(fresh, found), expect_revision=None)
             return await self._existing(found.user_id)
         is_another = known.subscription_id not in (None, found.id)
-        if is_another and known.status in _LIVE and found.status in _LIVE:
+        if is_another and known.status in LIVE and found.status in LIVE:
             log.error(
                 "a second subscription of one user", extra={"user": found.user_id, "subscription": found.id}
             )
             if not found.cancels:
                 await self._gateway.set_cancels(found.id, True)
             return known
-        if is_another and found.status not in _LIVE:
+        if is_another and found.status not in LIVE:
             return known
         return await self._move(found.user_id, lambda now: self._as(now, found))
 
@@ -513,7 +530,7 @@ class Plans:
             status=found.status,
             period_end_ms=found.period_end_ms,
             cancels=found.cancels,
-            checkout_url=None if found.status in _LIVE else known.checkout_url,
+            checkout_url=None if found.status in LIVE else known.checkout_url,
         )
         return replace(changed, check_at_ms=_next_look_ms(changed, now_ms))
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from billing_engine.subscriptions.model import ModelPrice, Provider, Tokens
 
@@ -137,6 +137,10 @@ class SubscriptionStatus(StrEnum):
     #: The payment of this cycle has failed; it is tried again.
     PAST_DUE = "PAST_DUE"
     ENDED = "ENDED"
+
+
+#: Those in which it runs.
+LIVE: Final = frozenset({SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +326,19 @@ class Quotes(Protocol):
 class PlanNews(Protocol):
     """Tells subscribers. Telling again (the same `id`) changes nothing. All methods raise `Unavailable`."""
 
-    async def began(self, id_: str, user_id: str, *, tier: str, ends_at_ms: int) -> None: ...
+    async def began(
+        self,
+        id_: str,
+        user_id: str,
+        *,
+        tier: str,
+        ends_at_ms: int,
+        invoice_id: str,
+        amount_minor: int,
+        currency: str,
+    ) -> None:
+        """A cycle that is paid has begun: the receipt."""
+        ...
 
     async def payment_failed(self, id_: str, user_id: str, *, tier: str, grace_ends_ms: int) -> None: ...
 

@@ -304,7 +304,7 @@ def _collect(account: Account, book: Book, debt: _Debt, moment: Moment) -> tuple
     collected = book.collected_minor + amount_minor
     movement = Movement(
         account=account.id,
-        source=f"collect:{debt.source}",
+        source=collection_source(debt.source),
         kind=OWED_COLLECTED,
         asset=account.asset,
         reference=debt.reference,
@@ -362,12 +362,16 @@ def refund(
     by: str,
     moment: Moment,
 ) -> tuple[Account, Entry]:
-    """Give a usage's cost back, whole and once; what is owed is paid from it first."""
+    """Give a usage's cost back, whole and once; what is owed is paid from it first. The entry tells how both stood right after it
+    (`balance`, spendable, and `owed`), so that a repeat can be answered alike.
+    """
     if known is not None:
         return account, known
     book = book_of(account)
     day = max(book.day, moment.day)
     amount_minor = charged.transfers[0].amount_minor
+    spendable = account.spendable + amount_minor
+    collected_minor = min(book.owed_minor, spendable)
     source = refund_source(charged.reference)
     movement = Movement(
         account=account.id,
@@ -376,7 +380,13 @@ def refund(
         asset=account.asset,
         reference=charged.reference,
         transfers=(Transfer(REVENUE_USAGE, account.id, amount_minor, REFUND),),
-        facts={"entryType": ENTRY_TYPES[REFUND], "reason": reason, "by": by},
+        facts={
+            "entryType": ENTRY_TYPES[REFUND],
+            "reason": reason,
+            "by": by,
+            "balance": spendable - collected_minor,
+            "owed": book.owed_minor - collected_minor,
+        },
     )
     account, entry = post(account, movement, at_ms=moment.at_ms, day=day)
     book = replace(book, refunded_minor=book.refunded_minor + amount_minor)
@@ -388,3 +398,8 @@ def refund(
 def refund_source(usage_id: str) -> str:
     """The permanent name of a usage's refund."""
     return f"refund:{usage_id}"
+
+
+def collection_source(source: str) -> str:
+    """The permanent name of what is paid of a debt from what came in under `source`."""
+    return f"collect:{source}"

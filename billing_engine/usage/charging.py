@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from billing_engine.clock import Clock
-from billing_engine.errors import BillingError
+from billing_engine.errors import BillingError, Unavailable
 from billing_engine.ledger.accounts import company_wallet_of
 from billing_engine.ledger.model import Account, Entry
 from billing_engine.ledger.service import Ledger
@@ -77,13 +77,8 @@ class Charging:
         try:
             while line:
                 chunk = [line.popleft() for _ in range(min(len(line), _CHUNK))]
-                short = await self._decide(chunk, waits=True)
-                if short:
-                    # They keep their place. Whatever came of the recharge, the next try decides: it is paid, or it is owed.
-                    if await self._recharges.pursue(company_id):
-                        line.extendleft(reversed(short))
-                    else:
-                        await self._decide(short, waits=False)
+                if short := await self._decide(chunk, waits=True):
+                    await self._recharged(company_id, line, short)
         except BaseException as end:
             for waiting in line:
                 _fail(waiting, end)
@@ -91,6 +86,21 @@ class Charging:
         finally:
             # Nothing is awaited between the last look at the line and this: who comes next begins a new one.
             del self._lines[company_id]
+
+    async def _recharged(self, company_id: str, line: deque[_Waiting], short: Sequence[_Waiting]) -> None:
+        """Carry out the recharge that these wait for. Whatever comes of it, their next try decides: it is paid, or it is owed."""
+        try:
+            has_more = await self._recharges.pursue(company_id)
+        except Unavailable as unknown:
+            # Owed, they would leave a recharge open that nobody is at. Not charged, they come again, and it with them.
+            for waiting in short:
+                _fail(waiting, unknown)
+            return
+        if has_more:
+            # They keep their place.
+            line.extendleft(reversed(short))
+        else:
+            await self._decide(short, waits=False)
 
     async def _decide(self, chunk: Sequence[_Waiting], *, waits: bool) -> list[_Waiting]:
         """Decide these in order, in one write; those that wait for a recharge."""

@@ -1,6 +1,6 @@
 """A company's days: where its months begin."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -15,8 +15,7 @@ def day_in(zone: str, at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms // 1000, _zone(zone)).strftime("%Y-%m-%d")
 
 
-def days_before(day: str, number: int) -> str:
-    """The day `number` days before."""
-    return (datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC) - timedelta(days=number)).strftime(
-        "%Y-%m-%d"
-    )
+def days_upto(last_day: str, number: int) -> list[str]:
+    """The `number` days that end with this one, oldest first."""
+    last = date.fromisoformat(last_day)
+    return [(last - timedelta(days=back)).isoformat() for back in range(number - 1, -1, -1)]

@@ -7,13 +7,21 @@ from typing import Any, Final
 from billing_engine.ledger.accounts import company_wallet_of
 from billing_engine.ledger.model import Entry, KeyState, effect_on
 from billing_engine.ledger.service import Ledger
+from billing_engine.payments.disputes import OUTCOME, WORD_AT
+from billing_engine.payments.returns import BOUND, RETURN_KINDS
 
-#: What an entry that is none of this meter's is called: money that went back to the payer, a dispute.
+#: What an entry is called that is neither this meter's nor money that went back to the payer.
 OTHER: Final = "ADJUSTMENT"
-_HIDDEN: Final = frozenset({"held", "entryType", "crossed", "owing", "owedUpto", "usage"})
-_AT_ONCE: Final = 500
-#: So many times that many entries are looked at for one page.
-_LOOKS: Final = 10
+#: What an entry remembers for the books alone. Of a refund the admin who made it.
+_HIDDEN: Final = frozenset(
+    [
+        *("held", "entryType", "crossed", "owing", "owedUpto", "usage", "by", "balance", "owed"),
+        *("amount", BOUND, OUTCOME, WORD_AT),
+    ]
+)
+#: Entries that are read at once, and how often, for a page that its own number of entries did not fill.
+_AT_ONCE: Final = 250
+_LOOKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +56,39 @@ class LedgerLines:
         account_id = company_wallet_of(company_id)
         await self._ledger.account(account_id, self._asset)
         lines: list[LedgerLine] = []
-        for _ in range(_LOOKS):
-            entries = await self._ledger.entries(account_id, below=below, limit=_AT_ONCE, newest_first=True)
+        # Almost every entry is a line: of most pages the first look is the last.
+        for at_once in (limit, *(_AT_ONCE for _ in range(_LOOKS))):
+            entries = await self._ledger.entries(account_id, below=below, limit=at_once, newest_first=True)
             for entry in entries:
-                line = _line_of(entry)
-                if line is not None and entry_type in (None, line.entry_type):
+                if entry_type in (None, _type_of(entry)) and (line := _line_of(entry)) is not None:
                     lines.append(line)
                     if len(lines) == limit:
                         return lines, entry.seq if entry.seq > 1 else None
-            if len(entries) < _AT_ONCE:
+            if len(entries) < at_once:
                 return lines, None
             below = entries[-1].seq
         return lines, below
 
 
+def _type_of(entry: Entry) -> str:
+    """Money that goes back to the payer, or is asked back, is called by its kind (`PAYER_REFUND`)."""
+    named: str = entry.kind.upper() if entry.kind in RETURN_KINDS else OTHER
+    return str(entry.facts.get("entryType", named))
+
+
 def _line_of(entry: Entry) -> LedgerLine | None:
+    """Money that goes back to the payer refers to the invoice."""
     change = effect_on(entry.account, entry.transfers) if entry.state is KeyState.POSTED else 0
     if change == 0:
         return None
+    goes_back = entry.kind in RETURN_KINDS
     return LedgerLine(
         number=entry.seq,
-        entry_type=entry.facts.get("entryType", OTHER),
+        entry_type=_type_of(entry),
         amount_minor=change,
         before_minor=entry.posted_before,
         after_minor=entry.posted_after,
-        reference=entry.reference,
+        reference=entry.facts.get("paymentId", entry.reference) if goes_back else entry.reference,
         at_ms=entry.at_ms,
         metadata={name: value for name, value in entry.facts.items() if name not in _HIDDEN},
     )

@@ -110,6 +110,10 @@ class Usages(Protocol):
         """Those that are QUEUED, of all companies, in the order in which they came."""
         ...
 
+    async def count_queued(self) -> int:
+        """How many are QUEUED, of all companies."""
+        ...
+
     async def drafts(self, company_id: str, job_id: str, *, limit: int) -> list[Usage]:
         """The job's drafts, in the order in which they came."""
         ...

@@ -186,7 +186,9 @@ class Book:
         pair = (list_name, type_)
         place = bisect_right(self._instants.get(pair, ()), at_ms)
         if not place:
-            raise UsageTypeUnknown(list=list_name, type=type_)
+            raise UsageTypeUnknown(
+                field="type", problem="is not in your price list", list=list_name, type=type_
+            )
         return self._prices[pair][place - 1]
 
     def first(self, pair: tuple[str, str]) -> PriceRow | None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from billing_engine.clock import Clock
-from billing_engine.errors import InvariantBroken, NotFound
+from billing_engine.errors import InvariantBroken, NotFound, Unavailable
 from billing_engine.ledger.accounts import company_wallet_of, gateway_of
 from billing_engine.ledger.model import Account, Entry, Movement, Transfer
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import Asset, format_minor
-from billing_engine.payments.errors import AmountOutOfRange, PaymentMethodNotFound
+from billing_engine.payments.errors import AmountOutOfRange, GatewayUnavailable, PaymentMethodNotFound
 from billing_engine.payments.methods import PaymentMethods
 from billing_engine.payments.model import FULFILLED, Payment, PaymentStatus, Purpose
 from billing_engine.payments.service import Due, PaymentService
@@ -102,6 +102,9 @@ class Recharges:
         self.rules = rules
         self.new_id = new_id
         self._pursued: dict[str, asyncio.Task[bool]] = {}
+        #: Automatic recharges that were credited, and declined, in this process since it began.
+        self.auto_paid = 0
+        self.auto_declined = 0
         payments.book[Purpose.COMPANY] = self._book
         payments.fulfil[Purpose.COMPANY] = self._fulfil
         payments.on_failed[Purpose.COMPANY] = self._declined
@@ -164,6 +167,7 @@ class Recharges:
         Raises:
             AmountOutOfRange: outside the bounds.
             PaymentMethodNotFound: deleted, or another company's.
+            Unavailable: it may be set, and a recharge opened that nobody is at; a repeat goes on.
         """
         self.require_amount(amount_minor)
         if method_id is not None:
@@ -219,7 +223,11 @@ class Recharges:
 
     async def pursue(self, company_id: str) -> bool:
         """Carry out the recharge that is open, one at a time in this process; whether the wallet may have more than before. A gateway
-        that takes longer than `wait_s` goes on without its caller. Raises nothing: who asks has usages that are owed otherwise.
+        that takes longer than `wait_s` goes on without its caller.
+
+        Raises:
+            Unavailable: the store did not answer, and maybe nobody is at it: a repeat goes on. Whatever the gateway does raises
+                nothing: who asks has usages that are owed then.
         """
         task = self._pursued.get(company_id)
         if task is None or task.done():
@@ -227,7 +235,14 @@ class Recharges:
             self._pursued[company_id] = task
             task.add_done_callback(lambda done: self._forget(company_id, done))
         done, _ = await asyncio.wait((task,), timeout=self.rules.wait_s)
-        return bool(done) and task.exception() is None and task.result()
+        if not done or task.cancelled():
+            return False
+        error = task.exception()
+        if isinstance(error, Unavailable) and not isinstance(error, GatewayUnavailable):
+            raise Unavailable(
+                reason="nobody knows whether a recharge is under way", company=company_id
+            ) from error
+        return error is None and task.result()
 
     def _forget(self, company_id: str, task: "asyncio.Task[bool]") -> None:
         if self._pursued.get(company_id) is task:
@@ -258,9 +273,10 @@ class Recharges:
         except PaymentMethodNotFound:
             await self._close(company_id, opened, "METHOD_DELETED")
             return False
-        if payment.status is PaymentStatus.FAILED:
-            # Its failure was heard before it was written; after a crash in between, it is said here.
-            await self._close(company_id, opened, payment.failure or "FAILED")
+        if payment.status in (PaymentStatus.FAILED, PaymentStatus.EXPIRED):
+            # Its failure was heard before it was written; after a crash in between, it is said here. Of one that the gateway has not
+            # decided on for days nobody hears: it must not forbid the next one for ever.
+            await self._close(company_id, opened, payment.failure or payment.status.value)
         return payment.status is PaymentStatus.PAID
 
     # -- what became of a payment ------------------------------------------------------------------------------------
@@ -304,6 +320,7 @@ class Recharges:
     async def _fulfil(self, payment: Payment) -> None:
         """What follows a credit, before the payment is PAID: the news. `PaymentService.fulfil`."""
         account = await self.account(payment.payer_id)
+        self.auto_paid += payment.item == AUTO
         await self._news.tell(
             [
                 CompanyEvent(
@@ -325,7 +342,11 @@ class Recharges:
         book = book_of(account)
         if book.open is not None and book.open.id != payment.id:
             # Debts that came meanwhile have opened the next one. Until it is under way this one is not PAID, and so followed up.
-            await self._carry_out(payment.payer_id, book.open)
+            try:
+                await self._carry_out(payment.payer_id, book.open)
+            except GatewayUnavailable as exc:
+                # That one is asked for by itself: what is paid here is paid.
+                log.warning("another recharge is in doubt: %r", exc, extra={"payment": book.open.id})
 
     async def _declined(self, payment: Payment, reason: str) -> None:
         """`PaymentService.on_failed`: told first, so that no crash leaves a company without word of it."""
@@ -366,6 +387,7 @@ class Recharges:
             return declined(account, payment_id=opened.id, at_ms=self._clock.now_ms())
 
         await self._change(company_id, change)
+        self.auto_declined += 1
         self._news.changed(company_id)
 
     async def _change(

@@ -189,14 +189,18 @@ def scopes_of(entry: Entry) -> tuple[str, ...]:
 
 def added(series: Mapping[Kind, Series], entries: Iterable[Entry]) -> dict[Kind, Series]:
     """A month's series with these usages of the month."""
-    news: dict[Kind, dict[str, Spending]] = {}
+    news: dict[Kind, dict[str, list[int]]] = {}
     for entry in entries:
         days = news.setdefault(Kind(entry.facts["type"], entry.facts["unit"]), {})
-        cost_minor = sum(transfer.amount_minor for transfer in entry.transfers)
-        one = Spending(1, quantity_of(entry), cost_minor)
-        day = entry.day[_DAY:]
-        days[day] = days[day].plus(one) if day in days else one
-    return {**series, **{kind: series.get(kind, Series()).plus(days) for kind, days in news.items()}}
+        sums = days.setdefault(entry.day[_DAY:], [0, 0, 0])
+        sums[0] += 1
+        sums[1] += quantity_of(entry)
+        sums[2] += sum([transfer.amount_minor for transfer in entry.transfers])
+    changed = {
+        kind: series.get(kind, Series()).plus({day: Spending(*sums) for day, sums in days.items()})
+        for kind, days in news.items()
+    }
+    return {**series, **changed}
 
 
 def months_between(first_day: str, last_day: str) -> list[str]:

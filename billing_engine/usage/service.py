@@ -64,6 +64,19 @@ class Report:
     usage_id: str | None = None
 
 
+@dataclass(slots=True)
+class UsageTotals:
+    """What this process has done since it began. `queued`: how many were QUEUED when it last looked, of all companies;
+    `queued_since_ms`: when the oldest of them came.
+    """
+
+    recorded: int = 0
+    charged: int = 0
+    owed: int = 0
+    queued: int = 0
+    queued_since_ms: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """A usage as it stands; `is_repeat`: its event was known."""
@@ -101,9 +114,10 @@ class UsageService:
         self._asset = asset
         self._new_id = new_id
         self._answer_within_s = answer_within_s
+        self.totals = UsageTotals()
         self._tasks: set[asyncio.Task[Any]] = set()
-        #: Companies whose charge failed: their next usages wait behind it, until the worker has caught up.
-        self._behind: set[str] = set()
+        #: Companies whose charge failed, and how many usages were left to `drain` since: the next ones wait behind those.
+        self._behind: dict[str, int] = {}
         #: Companies whose usages are being counted by us.
         self._counting: set[str] = set()
         self._known_jobs: dict[tuple[str, str], None] = {}
@@ -120,12 +134,15 @@ class UsageService:
 
         Raises:
             NotFound: no such company.
-            UsageTypeUnknown, UsageInvalid: names the field; nothing was stored.
+            UsageTypeUnknown: nothing was stored.
+            UsageInvalid: names the field, and the report by its `number`; nothing was stored.
             Unavailable: some may be stored; repeated with the same events, each is stored and charged once.
         """
         terms = await self._companies.terms(company_id)
         now_ms = self._clock.now_ms()
-        usages = [await self._usage_of(terms, report, now_ms) for report in reports]
+        usages = [
+            await self._usage_of(terms, report, now_ms, number) for number, report in enumerate(reports)
+        ]
         await self._make_jobs(usages)
         stored = await asyncio.gather(*map(self._store, usages))
         waiting = [
@@ -145,13 +162,13 @@ class UsageService:
             for recorded, task in zip(stored, waiting, strict=True)
         ]
 
-    async def _usage_of(self, terms: CompanyTerms, report: Report, now_ms: int) -> Usage:
+    async def _usage_of(self, terms: CompanyTerms, report: Report, now_ms: int, number: int) -> Usage:
         at_ms = now_ms if report.at_ms is None else report.at_ms
         if not now_ms - OLDEST_MS <= at_ms <= now_ms + FUTURE_MS:
             problem = "must lie within the last 35 days, and not in the future"
-            raise UsageInvalid(field="occurredAt", problem=problem)
+            raise UsageInvalid(field="occurredAt", problem=problem, number=number)
         if report.is_draft and report.job_id is None:
-            raise UsageInvalid(field="jobId", problem="a draft belongs to a job")
+            raise UsageInvalid(field="jobId", problem="a draft belongs to a job", number=number)
         list_name = terms.list_at(at_ms)
         price = await self._prices.price_at(list_name, report.type, at_ms)
         quantity = report.measured.in_unit(price.unit)
@@ -187,6 +204,7 @@ class UsageService:
 
     async def _store(self, usage: Usage) -> Recorded:
         if await self._rows.add(usage):
+            self.totals.recorded += 1
             return Recorded(usage)
         if usage.event_id is None:
             known = await self._rows.get(usage.id)
@@ -200,14 +218,18 @@ class UsageService:
         """The usage charged; or as it is stored, where the ledger does not answer."""
         usage = recorded.usage
         if usage.company_id in self._behind:
+            self._leave(usage)
             return usage
         try:
             return await self._charge(usage, terms)
         except BillingError as exc:
             # Whatever it is, it is ours: the caller's usage is stored, and the worker tries again and says what stays wrong.
-            self._behind.add(usage.company_id)
+            self._leave(usage)
             log.warning("a usage is charged later: %r", exc, extra={"usage": usage.id})
             return usage
+
+    def _leave(self, usage: Usage) -> None:
+        self._behind[usage.company_id] = self._behind.get(usage.company_id, 0) + 1
 
     # -- charging ----------------------------------------------------------------------------------------------------
 
@@ -218,7 +240,9 @@ class UsageService:
         if events := self._events_of(settled, entry):
             await self._news.tell(events)
         try:
-            await self._rows.move(settled, expect=UsageStatus.QUEUED)
+            if await self._rows.move(settled, expect=UsageStatus.QUEUED):
+                self.totals.owed += settled.status is UsageStatus.OWED
+                self.totals.charged += settled.status is UsageStatus.CHARGED
         except Unavailable as exc:
             # It is charged, and the answer may say so; the worker finds the entry and marks it.
             log.warning("a charged usage is marked later: %r", exc, extra={"usage": usage.id})
@@ -272,27 +296,60 @@ class UsageService:
 
     async def drain(self, *, abandoned_after_ms: int = _LEFT_ALONE_MS) -> int:
         """Charge what is stored and not charged, in the order in which it came; how many there were. Harmless at any time."""
-        total, stuck = 0, set[str]()
+        try:
+            return await self._drain(abandoned_after_ms)
+        finally:
+            # Also where nothing can be charged: then most of all.
+            self.totals.queued = await self._rows.count_queued()
+            oldest = await self._rows.queued(created_before_ms=self._clock.now_ms(), limit=1)
+            self.totals.queued_since_ms = oldest[0].created_at_ms if oldest else None
+
+    async def _drain(self, abandoned_after_ms: int) -> int:
+        total, stuck, first = 0, set[str](), ""
         while True:
-            behind = set(self._behind)
+            behind = dict(self._behind)
             before_ms = self._clock.now_ms() - (0 if behind else abandoned_after_ms)
             found = await self._rows.queued(created_before_ms=before_ms, limit=_PER_ROUND)
-            for company_id in dict.fromkeys(usage.company_id for usage in found):
-                mine = [usage for usage in found if usage.company_id == company_id]
-                try:
-                    terms = await self._terms_of_gone(company_id)
-                    await asyncio.gather(*(self._charge(usage, terms) for usage in mine))
-                except Unavailable:
-                    raise
-                except BillingError as exc:
-                    # One company's books must not hold up the others'.
-                    stuck.add(company_id)
-                    log.error("usages cannot be charged: %r", exc, extra={"company": company_id})  # noqa: TRY400
-            total += len(found)
-            if len(found) < _PER_ROUND or stuck:
-                # What came while we worked is stored, and next.
-                self._behind -= behind - stuck
+            if found and found[0].id == first:
+                # Charged, and the mark cannot be written: the next round tries again.
                 return total
+            first = found[0].id if found else ""
+            backlog: dict[str, list[Usage]] = {}
+            for usage in found:
+                backlog.setdefault(usage.company_id, []).append(usage)
+            # All companies at once: one that waits for its recharge must not hold up the others, nor one whose books are wrong.
+            ends = await asyncio.gather(*map(self._charge_all, backlog.values()), return_exceptions=True)
+            for company_id, end in zip(backlog, ends, strict=True):
+                if isinstance(end, BillingError) and not isinstance(end, Unavailable):
+                    stuck.add(company_id)
+                    log.error("usages cannot be charged: %r", end, extra={"company": company_id})
+                elif end is not None:
+                    raise end
+            total += len(found)
+            if len(found) == _PER_ROUND and not stuck:
+                continue
+            self._caught_up(
+                {company_id: left for company_id, left in behind.items() if company_id not in stuck}
+            )
+            if stuck or not self._behind:
+                return total
+
+    def _caught_up(self, behind: Mapping[str, int]) -> None:
+        """Where more were left while we worked, these are next: who comes after them must not overtake them."""
+        for company_id, left in behind.items():
+            if self._behind.get(company_id) == left:
+                del self._behind[company_id]
+
+    async def catch_up(self) -> int:
+        """Charge what was left, where this process has left something; how many there were. For a process that does not `drain`: who
+        is behind leaves everything to whoever drains, and would do so for ever.
+        """
+        return await self.drain() if self._behind else 0
+
+    async def _charge_all(self, usages: Sequence[Usage]) -> None:
+        """Charge these of one company, in this order."""
+        terms = await self._terms_of_gone(usages[0].company_id)
+        await asyncio.gather(*(self._charge(usage, terms) for usage in usages))
 
     async def _terms_of_gone(self, company_id: str) -> CompanyTerms:
         """A company that is closed still owes what it has used."""
@@ -353,7 +410,7 @@ class UsageService:
 
 _KNOWN_JOBS: Final = 10_000
 #: Entries of a wallet between two countings that nobody asked for.
-COUNT_EVERY: Final = 200
+COUNT_EVERY: Final = 100
 
 
 def _first_status(report: Report, cost_minor: int) -> UsageStatus:

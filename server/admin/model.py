@@ -7,6 +7,7 @@ from typing import Any
 
 from billing_engine.consultations.model import EndReason, Session, SessionView, Status
 from billing_engine.ledger.model import Hold
+from billing_engine.money import Asset
 from server.auth.model import Account, Role
 from server.people.model import LawyerCard
 
@@ -75,11 +76,12 @@ class UserPage:
 
 @dataclass(frozen=True, slots=True)
 class Wallet:
-    """What a person has in the ledger: a user's prepaid money, or a lawyer's earnings. Smallest units; a hold sets money aside
-    for a session. `id` is the ledger's name of the account.
+    """What a person has in the ledger: a user's or a company's prepaid money, or a lawyer's earnings. Smallest units of `asset`; a
+    hold sets money aside for a session. `id` is the ledger's name of the account.
     """
 
     id: str
+    asset: Asset
     spendable_minor: int
     held_minor: int
     holds: tuple[Hold, ...]

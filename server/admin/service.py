@@ -4,7 +4,7 @@ from typing import Final
 
 from billing_engine.consultations.billing import hold_id_of
 from billing_engine.consultations.model import LIVE, VISIBLE, Session, SessionView
-from billing_engine.ledger.accounts import earnings_of, wallet_of
+from billing_engine.ledger.accounts import company_wallet_of, earnings_of, wallet_of
 from billing_engine.ledger.model import key_of
 from billing_engine.ledger.ports import Line, Row
 from billing_engine.money import Asset
@@ -26,8 +26,8 @@ from server.people.model import LawyerCard
 #: How many records are looked at for one page when the index knows only some of what is asked for.
 _BATCH: Final = 200
 _ROUNDS: Final = 10
-#: Who has an account in the ledger, and which.
-_ACCOUNT_OF: Final = {Role.USER: wallet_of, Role.LAWYER: earnings_of}
+#: Who has an account in the ledger, and which. A company's is its owner's.
+_ACCOUNT_OF: Final = {Role.USER: wallet_of, Role.LAWYER: earnings_of, Role.COMPANY: company_wallet_of}
 
 
 class AdminDesk:
@@ -43,6 +43,7 @@ class AdminDesk:
         books: Books,
         audit: AuditCount,
         asset: Asset,
+        company_asset: Asset,
     ) -> None:
         self._directory = directory
         self._sessions = sessions
@@ -51,6 +52,7 @@ class AdminDesk:
         self._books = books
         self._audit = audit
         self._asset = asset
+        self._company_asset = company_asset
 
     # -- people
 
@@ -85,7 +87,7 @@ class AdminDesk:
         return UserDetail(
             account=account,
             lawyer=await self._card(account, admin_id),
-            wallet=await self.wallet(account) if account.role in _ACCOUNT_OF else None,
+            wallet=await self.wallet(account) if has_wallet(account) else None,
             active=await self._consultations.active_of(user_id),
             sessions=await self._sessions.count_of(user_id),
             acts=await self._audit.count_about(user_id),
@@ -103,8 +105,9 @@ class AdminDesk:
 
     async def wallet(self, account: Account) -> Wallet:
         """What the account has in the ledger. Raises `NoWallet`."""
-        found = await self._books.account(ledger_account_of(account), self._asset.code)
-        return Wallet(found.id, found.spendable, found.held, tuple(found.holds.values()))
+        asset = self._company_asset if account.role is Role.COMPANY else self._asset
+        found = await self._books.account(ledger_account_of(account), asset.code)
+        return Wallet(found.id, asset, found.spendable, found.held, tuple(found.holds.values()))
 
     async def ledger(
         self, account: Account, *, limit: int, before: tuple[int, str] | None
@@ -158,8 +161,13 @@ class AdminDesk:
         return (await self._books.copied_out([key])).get(key)
 
 
+def has_wallet(account: Account) -> bool:
+    """Whether the person has an account in the ledger: a company's members share their owner's, and have none."""
+    return account.role in _ACCOUNT_OF and account.company_id is None
+
+
 def ledger_account_of(account: Account) -> str:
-    """The ledger's name for a user's wallet or a lawyer's earnings. Raises `NoWallet`."""
-    if account.role not in _ACCOUNT_OF:
+    """The ledger's name for a user's or a company's wallet, or a lawyer's earnings. Raises `NoWallet`."""
+    if not has_wallet(account):
         raise NoWallet(user=account.id)
     return _ACCOUNT_OF[account.role](account.id)

@@ -178,7 +178,7 @@ class HoldView(WireModel):
 
 
 class AdminWalletView(WireModel):
-    """A user's wallet, or a lawyer's earnings that are not paid out. `balance` may be spent, or paid out, now."""
+    """A user's or a company's wallet, or a lawyer's earnings that are not paid out. `balance` may be spent, or paid out, now."""
 
     account: str
     balance: MoneyOut
@@ -187,7 +187,8 @@ class AdminWalletView(WireModel):
     holds: list[HoldView]
 
     @classmethod
-    def of(cls, wallet: Wallet, asset: Asset) -> "AdminWalletView":
+    def of(cls, wallet: Wallet) -> "AdminWalletView":
+        asset = wallet.asset
         return cls(
             account=wallet.id,
             balance=format_minor(wallet.spendable_minor, asset),
@@ -217,7 +218,7 @@ class AdminUserDetailView(AdminUserView):
         return cls(
             **_account(user.account),
             lawyer=None if user.lawyer is None else LawyerView.for_admin(user.lawyer, asset),
-            wallet=None if user.wallet is None else AdminWalletView.of(user.wallet, asset),
+            wallet=None if user.wallet is None else AdminWalletView.of(user.wallet),
             active_session=None if user.active is None else AdminSessionOut.of(user.active, admin_id),
             counts=UserCountsView(sessions=user.sessions, audit_entries=user.acts),
         )

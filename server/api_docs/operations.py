@@ -24,6 +24,11 @@ _PARAMETERS: Final[Mapping[str, str]] = {
     "app_id": "The application's `id`.",
     "company_id": "The company's `companyId`.",
     "key_id": "The API key's `keyId`.",
+    "usage_id": "The usage's `usageId`.",
+    "job_id": "Your own name of the job.",
+    "type": "A type of usage in the price book (`GET /api/prices`).",
+    "invoice_id": "The recharge's `invoiceId`.",
+    "payment_method_id": "The saved means of payment's `paymentMethodId`.",
     "provider": "`openai`, `anthropic`, `google`, `huggingface` or `aws`.",
 }
 _SAMPLE_OF_PARAMETER: Final[Mapping[str, str]] = {
@@ -34,6 +39,11 @@ _SAMPLE_OF_PARAMETER: Final[Mapping[str, str]] = {
     "app_id": "application_id",
     "company_id": "companyId",
     "key_id": "ApiKeyOut.keyId",
+    "usage_id": "usageId",
+    "job_id": "jobId",
+    "type": "OtherUsageIn.type",
+    "invoice_id": "invoiceId",
+    "payment_method_id": "PaymentMethodOut.paymentMethodId",
     "provider": "CallOut.provider",
 }
 #: Who of a company may call.
@@ -151,6 +161,12 @@ def _body(route: Route, schemas: Schemas, samples: Samples) -> Json:
     }
 
 
+def _shown(route: Route, ref: Json, samples: Samples) -> Json:
+    if route.media_type.startswith("text/html"):
+        return {"schema": {"type": "string"}, "example": "<!doctype html>"}
+    return {"schema": ref, "example": samples.of(ref)}
+
+
 def _responses(route: Route, schemas: Schemas, samples: Samples, links: Json) -> Json:
     ref = schemas.ref(route.response, "serialization")
     headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
@@ -160,7 +176,7 @@ def _responses(route: Route, schemas: Schemas, samples: Samples, links: Json) ->
         "description": schemas.resolve(ref).get("description", route.summary),
         "headers": headers,
         "content": {
-            route.media_type: {"schema": ref, "example": samples.of(ref)},
+            route.media_type: _shown(route, ref, samples),
             **{media_type: {"schema": {"type": "string"}} for media_type in route.also},
         },
     }

@@ -71,7 +71,10 @@ PROBLEM: Final[Json] = {
             "anyOf": [{"type": "string"}, {"type": "null"}],
             "description": "The smallest tier that would do; null: there is none.",
         },
-        "used": {"type": "integer", "description": "`LIMIT_EXCEEDED`: what is used and reserved in this cycle."},
+        "used": {
+            "type": "integer",
+            "description": "`LIMIT_EXCEEDED`: what is used and reserved in this cycle.",
+        },
         "allowed": {"type": "integer", "description": "`LIMIT_EXCEEDED`: what the tier allows in a cycle."},
         "resetsAt": {
             "type": "string",

@@ -13,10 +13,13 @@ import structlog
 
 from billing_engine.clock import Clock
 from billing_engine.errors import Unavailable
+from billing_engine.money import Asset
 from server.auth.accounts import Accounts
 from server.auth.errors import (
     AccountNotFound,
+    CompanyUnsettled,
     CreditsLeft,
+    DebtLeft,
     InSession,
     LastAdmin,
     MoneyLeft,
@@ -83,6 +86,26 @@ class Funds(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CompanyStanding:
+    """A company's wallet, what is set aside included, and its debt, in smallest units of `asset`. `is_settled`: neither will change by
+    itself.
+    """
+
+    asset: Asset
+    owned_minor: int
+    owed_minor: int
+    is_settled: bool
+
+
+class CompanyFunds(Protocol):
+    """The usage meter's answer to what a company owns and owes."""
+
+    async def standing(self, company_id: str) -> CompanyStanding:
+        """Raises `Unavailable`, never answers 0 for unknown."""
+        ...
+
+
 class CompanyProjects(Protocol):
     """Where companies look for freelancers."""
 
@@ -109,10 +132,13 @@ class CompanyHooks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What a deletion left behind: money that its owner gave up, in smallest units, and application credits."""
+    """What a deletion left behind: money that its owner gave up, in smallest units, and application credits. `asset` is a company's;
+    None: the one of everybody else's wallets.
+    """
 
     forfeited_minor: int
     forfeited_credits: int = 0
+    asset: Asset | None = None
 
 
 class AccountControl:
@@ -134,6 +160,7 @@ class AccountControl:
         projects: CompanyProjects | None = None,
         company_keys: CompanyKeys | None = None,
         hooks: CompanyHooks | None = None,
+        company_funds: CompanyFunds | None = None,
     ) -> None:
         self._rows = rows
         self._accounts = accounts
@@ -148,6 +175,7 @@ class AccountControl:
         self._projects = projects
         self._company_keys = company_keys
         self._hooks = hooks
+        self._company_funds = company_funds
 
     async def disable(self, account_id: str, *, reason: str, by: str) -> Account:
         """Shut the account: its tokens stop working, its sockets close, its consultation ends, a lawyer is not found any more.
@@ -184,6 +212,7 @@ class AccountControl:
             WrongPassword: not the account's.
             InSession: a consultation is running.
             LastAdmin: no other admin would be left.
+            DebtLeft, CompanyUnsettled: a company owes us, or nobody knows yet whether it does; nothing was done.
             MoneyLeft, CreditsLeft: there is money, or there are credits, and `forfeit` is not set; nothing was done.
             PasswordsBusy: nothing was done.
             Unavailable: it may be deleted or not; logging in tells.
@@ -196,9 +225,12 @@ class AccountControl:
             raise InSession
         if account.role is Role.ADMIN and not await self._rows.has_other_admin(account_id):
             raise LastAdmin
-        owned_minor = await self._funds.owned_minor(account_id)
+        if account.is_owner and self._company_funds is not None:
+            owned_minor, asset = await self._left_of_company(self._company_funds, account_id)
+        else:
+            owned_minor, asset = await self._funds.owned_minor(account_id), None
         if owned_minor > 0 and not forfeit:
-            raise MoneyLeft(available_minor=owned_minor)
+            raise MoneyLeft(available_minor=owned_minor, asset=asset)
         credits_left = await self._funds.owned_credits(account_id)
         if credits_left > 0 and not forfeit:
             raise CreditsLeft(available_credits=credits_left)
@@ -211,7 +243,17 @@ class AccountControl:
             raise WrongPassword
         log.info("account deleted", user_id=account_id, role=account.role.value, forfeited_minor=owned_minor)
         await self._follow_deletion_now(account_id)
-        return Deletion(forfeited_minor=owned_minor, forfeited_credits=credits_left)
+        return Deletion(forfeited_minor=owned_minor, forfeited_credits=credits_left, asset=asset)
+
+    @staticmethod
+    async def _left_of_company(funds: CompanyFunds, company_id: str) -> tuple[int, Asset]:
+        """A debtor cannot vanish, nor one of whom nobody knows yet; giving money up pays no debt."""
+        standing = await funds.standing(company_id)
+        if standing.owed_minor > 0:
+            raise DebtLeft(required_minor=standing.owed_minor, asset=standing.asset)
+        if not standing.is_settled:
+            raise CompanyUnsettled(company=company_id)
+        return standing.owned_minor, standing.asset
 
     async def remove_member(self, account_id: str) -> None:
         """Delete a company's member's account, which is for that company and nothing else. Harmless when repeated.

@@ -87,6 +87,20 @@ class MoneyLeft(Conflict):
     detail = "There is money in the account. Use it or have it paid out first, or send `forfeit: true` to give it up."
 
 
+class DebtLeft(Conflict):
+    """The company has used more than it has paid."""
+
+    code = "DEBT_NOT_PAID"
+    detail = "The company has used more than it has paid. Recharge its wallet first."
+
+
+class CompanyUnsettled(Conflict):
+    """A usage of the company is not charged yet, or a recharge is under way: nobody knows yet what is left."""
+
+    code = "COMPANY_UNSETTLED"
+    detail = "A usage or a recharge of the company is not settled yet. Try again in a minute."
+
+
 class CreditsLeft(MoneyLeft):
     """The account has application credits, and its owner did not say that they give them up."""
 

@@ -6,10 +6,12 @@ from typing import Any, Final
 from aiohttp import web
 from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from server.errors import MalformedJson, PathNotFound, UnsupportedMediaType, ValidationFailed
 from server.http.json_body import check_texts, parse_json
 from server.routing import RawBody
+from server.wire import FIELD_ERROR
 
 #: Longer than any body of this API (a message is at most 8,000 characters).
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -96,9 +98,27 @@ def validate(model: type[BaseModel], value: Mapping[str, Any], *, whole: str) ->
 def problems_in(error: ValidationError, *, whole: str) -> list[tuple[str, str]]:
     """(field as the client wrote it, what is wrong with it) for each error."""
     return [
-        (".".join(str(step) for step in item["loc"]) or whole, _plain(item["msg"]))
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
+        (".".join(_steps(item)) or whole, _plain(_message(item)))
+        for item in error.errors(include_url=False, include_input=False)
     ]
+
+
+_TAG_ERRORS: Final = ("union_tag_not_found", "union_tag_invalid")
+
+
+def _steps(item: ErrorDetails) -> list[str]:
+    """The way to the field. No name on the wire has a hyphen: such a step is the kind by which the items of a list are told apart."""
+    steps = [str(step) for step in item["loc"] if not (isinstance(step, str) and "-" in step)]
+    if item["type"] == FIELD_ERROR:
+        return [*steps, str(item["ctx"]["field"])]
+    return [*steps, item["ctx"]["discriminator"].strip("'")] if item["type"] in _TAG_ERRORS else steps
+
+
+def _message(item: ErrorDetails) -> str:
+    if item["type"] not in _TAG_ERRORS:
+        return item["msg"]
+    expected = item["ctx"].get("expected_tags")
+    return "Field required" if expected is None else f"must be one of {expected}"
 
 
 def _plain(message: str) -> str:

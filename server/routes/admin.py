@@ -93,7 +93,7 @@ async def enable(call: Call[EnableBody, None]) -> AdminUserView:
 
 async def wallet(call: Call[None, None]) -> AdminWalletView:
     account = await _desk(call).account(call.path["user_id"])
-    return AdminWalletView.of(await _desk(call).wallet(account), call.services.asset)
+    return AdminWalletView.of(await _desk(call).wallet(account))
 
 
 async def ledger(call: Call[None, LedgerQuery]) -> Page[LedgerLineView] | Stream:
@@ -233,7 +233,7 @@ ROUTES: Final = (
         method="GET",
         path="/admin/users/{user_id}/wallet",
         handler=wallet,
-        summary="A user's wallet, or a lawyer's earnings, with what is held",
+        summary="A user's or a company's wallet, or a lawyer's earnings, with what is held",
         access=_ADMIN,
         response=AdminWalletView,
         errors=(AccountNotFound, NoWallet),

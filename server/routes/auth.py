@@ -9,7 +9,9 @@ from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
 from server.auth.errors import (
     AccountDisabled,
+    CompanyUnsettled,
     CreditsLeft,
+    DebtLeft,
     EmailTaken,
     InSession,
     LastAdmin,
@@ -252,10 +254,10 @@ async def reset(call: Call[ResetBody, None]) -> DoneView:
 async def delete(call: Call[DeleteBody, None]) -> DeletedView:
     """The end of the caller's account."""
     control: AccountControl = call.services.control
-    asset: Asset = call.services.asset
     deletion = await control.delete(
         call.caller.user_id, password=call.body.password, forfeit=call.body.forfeit
     )
+    asset: Asset = deletion.asset or call.services.asset
     return DeletedView(
         forfeited=format_minor(deletion.forfeited_minor, asset),
         forfeited_credits=deletion.forfeited_credits,
@@ -344,7 +346,16 @@ ROUTES: Final = (
         access=SIGNED_IN,
         body=DeleteBody,
         response=DeletedView,
-        errors=(WrongPassword, InSession, LastAdmin, MoneyLeft, CreditsLeft, PasswordsBusy),
+        errors=(
+            WrongPassword,
+            InSession,
+            LastAdmin,
+            DebtLeft,
+            CompanyUnsettled,
+            MoneyLeft,
+            CreditsLeft,
+            PasswordsBusy,
+        ),
         tags=_TAGS,
         rate=RateLimit(Limited.PASSWORD, account=_caller),
     ),

@@ -18,7 +18,7 @@ from billing_engine.payments.errors import (
     PaymentNotFound,
 )
 from billing_engine.payments.model import Payment, Purpose
-from billing_engine.usage.days import day_in, days_before
+from billing_engine.usage.days import day_in, days_upto
 from billing_engine.usage.rollups import WHOLE
 from server.auth.model import CompanyRight
 from server.billing_wire import (
@@ -28,11 +28,11 @@ from server.billing_wire import (
     AutoRechargeOut,
     CardsOut,
     CompanyQuery,
+    CompanyRechargeIn,
+    CompanyRechargeOut,
     InvoiceOut,
     LedgerLineOut,
     LedgerQuery,
-    RechargeIn,
-    RechargeOut,
     StatusOut,
     UsagePageOut,
     UsageQuery,
@@ -41,6 +41,7 @@ from server.billing_wire import (
 )
 from server.companies.errors import CompanyNotFound
 from server.csv_cells import plain
+from server.errors import ValidationFailed
 from server.invoice_page import invoice_page
 from server.rate_limits.service import Limited, RateLimit
 from server.routes.company_calls import company_of
@@ -78,7 +79,8 @@ async def usage(call: Call[None, UsageQuery]) -> UsagePageOut:
     book = await room.recharges.book(company_id)
     # Entries of a company that moved to an earlier time zone stand on a day that is still to come there.
     last_day = max(book.day, day_in(terms.time_zone, room.clock.now_ms()))
-    first_day = days_before(last_day, days - 1)
+    shown_days = days_upto(last_day, days)
+    first_day = shown_days[0]
     if query.job_id is None:
         found = await room.jobs.list_for(company_id, limit=query.limit + 1, before=time_place(query.cursor))
     else:
@@ -95,11 +97,7 @@ async def usage(call: Call[None, UsageQuery]) -> UsagePageOut:
         from_=first_day,
         to=last_day,
         usage=CardsOut.of(whole.by_kind(query.type), room.asset),
-        daily=daily_of(
-            whole.by_day(query.type),
-            [days_before(last_day, back) for back in range(days - 1, -1, -1)],
-            room.asset,
-        ),
+        daily=daily_of(whole.by_day(query.type), shown_days, room.asset),
         jobs=[job_usage_of(job, spent[job.id].by_kind(query.type), room.asset) for job in jobs],
         next_cursor=encode_cursor(jobs[-1].created_at_ms, jobs[-1].id) if len(found) > query.limit else None,
     )
@@ -172,7 +170,7 @@ def _amount(text: object, asset: Asset) -> int:
 _CENTS: Final = 2
 
 
-async def recharge(call: Call[RechargeIn, None]) -> RechargeOut:
+async def recharge(call: Call[CompanyRechargeIn, None]) -> CompanyRechargeOut:
     room, body = _room(call), call.body
     company_id = company_of(call)
     owner = await call.services.accounts.get(company_id)
@@ -188,8 +186,9 @@ async def recharge(call: Call[RechargeIn, None]) -> RechargeOut:
     shown = _invoice(payment, entry, room.asset)
     balance = None
     if entry is not None:
-        balance = format_minor(entry.posted_after - int(entry.facts.get("held", 0)), room.asset)
-    return RechargeOut(**_fields(shown), wallet_balance=balance)
+        # What was owed is paid from it in the same write, after it.
+        balance = format_minor((await room.recharges.account(company_id)).spendable, room.asset)
+    return CompanyRechargeOut(**_fields(shown), wallet_balance=balance)
 
 
 def _fields(invoice: InvoiceOut) -> dict[str, Any]:
@@ -198,6 +197,8 @@ def _fields(invoice: InvoiceOut) -> dict[str, Any]:
 
 async def set_auto_recharge(call: Call[AutoRechargeIn, None]) -> AutoRechargeOut:
     room, body = _room(call), call.body
+    if body.enabled and body.payment_method_id is None:
+        raise ValidationFailed([("paymentMethodId", "is required: which saved means of payment is charged")])
     book = await room.recharges.set_auto(
         company_id=company_of(call),
         is_enabled=body.enabled,
@@ -237,6 +238,7 @@ def _invoice(payment: Payment, entry: Entry | None, asset: Asset) -> InvoiceOut:
 async def invoices(call: Call[None, "InvoicesQuery"]) -> Page[InvoiceOut]:
     room, query = _room(call), call.query
     company_id = company_of(call, query.company_id)
+    await room.companies.terms(company_id)
     found = await room.recharges.list_for(company_id, limit=query.limit + 1, before=time_place(query.cursor))
     shown = found[: query.limit]
     entries = await room.recharges.credits_of(shown)
@@ -317,8 +319,8 @@ ROUTES: Final = (
         handler=recharge,
         summary="Recharge the wallet",
         access=_MANAGE,
-        body=RechargeIn,
-        response=RechargeOut,
+        body=CompanyRechargeIn,
+        response=CompanyRechargeOut,
         status=201,
         errors=(AmountOutOfRange, PaymentMethodNotFound, GatewayRefused, GatewayUnavailable, NotSupported),
         rate=RateLimit(Limited.RECHARGE, account=company_of),

@@ -161,7 +161,7 @@ class DisputesQuery(PageQuery):
 
 def _refundable_minor(payment: Payment) -> int:
     collected = payment.status in (PaymentStatus.PAID, PaymentStatus.REFUNDED)
-    return payment.refundable_minor if collected and payment.purpose is Purpose.WALLET else 0
+    return payment.refundable_minor if collected and payment.purpose is not Purpose.CREDITS else 0
 
 
 def _refunds(call: Call[Any, Any]) -> PayerRefunds:
@@ -263,7 +263,7 @@ ROUTES: Final = (
         method="GET",
         path="/admin/payments",
         handler=payments,
-        summary="Payments of all users, newest first",
+        summary="Payments of all users and companies, newest first",
         access=_ADMIN,
         query=PaymentsQuery,
         response=Page[AdminPaymentOut],

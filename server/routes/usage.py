@@ -60,7 +60,11 @@ async def other(call: Call[OtherUsageIn, None]) -> Reply:
 async def batch(call: Call[BatchIn, None]) -> BatchOut:
     meter: UsageService = call.services.usage.meter
     asset: Asset = call.services.usage.asset
-    recorded = await meter.record_all(company_of(call), [event.as_report() for event in call.body.events])
+    try:
+        recorded = await meter.record_all(company_of(call), [event.as_report() for event in call.body.events])
+    except UsageInvalid as exc:
+        named = f"events.{exc.facts['number']}.{exc.facts['field']}"
+        raise UsageInvalid(**{**exc.facts, "field": named}) from exc
     return BatchOut(items=[UsageOut.of(one, asset) for one in recorded])
 
 
@@ -89,6 +93,7 @@ async def mine(call: Call[None, UsagesQuery]) -> Page[UsageDetailOut]:
     room = call.services.usage
     query = call.query
     company_id = company_of(call, query.company_id)
+    await room.companies.terms(company_id)
     before = None if query.cursor is None else str(decode_cursor(query.cursor, str)[0])
     found = await room.meter.list_for(
         company_id,

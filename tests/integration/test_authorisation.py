@@ -106,7 +106,8 @@ CALLS: Final = (
     row("POST /auth/forgot",          "202    202   202    202   202     202        202     202", body={"email": "{fresh}"}),
     row("POST /auth/reset",           "422:INVALID_RESET_TOKEN " * 8,
         body={"token": "{user2}.guessed", "newPassword": "another horse"}),
-    row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 409:BALANCE_NOT_EMPTY 200 409:BALANCE_NOT_EMPTY 200 403:WRONG_PASSWORD",
+    row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 409:BALANCE_NOT_EMPTY 200 409:BALANCE_NOT_EMPTY"
+                                      " 409:BALANCE_NOT_EMPTY 403:WRONG_PASSWORD 403 403 200 200",
         body={"password": PASSWORD}),
     row("DELETE /auth/me",            "401 409:IN_SESSION 409:IN_SESSION 200 200 200   200     403:WRONG_PASSWORD",
         body={"password": PASSWORD, "forfeit": True}),
@@ -243,6 +244,7 @@ CALLS: Final = (
                                       "401    403   403    403   403     403        403     404", session_id="unknown"),
     row("GET /admin/revenue",
                                       "401    403   403    403   403     403        403     200"),
+    row("GET /admin/metrics",         "401    403   403    403   403     403        403     200"),
     row("GET /admin/payments/report", "401    403   403    403   403     403        403     200", query="?day=2026-01-01"),
     row("POST /admin/payments/report/{day}",
                                       "401    403   403    403   403     403        403     200", body={}, day="yesterday"),
@@ -371,18 +373,18 @@ CALLS: Final = (
     row("POST /applied-projects/{app_id}/withdraw",
                                       "401    403   403    403   403     404        403     403", app_id="unknown"),
     # --- companies: nothing leads out of here, so a URL of this machine is refused
-    row("GET /api/company/webhook",   "401    403   403    403   403     403        200     403"),
-    row("PUT /api/company/webhook",   "401    403   403    403   403     403        200     403",
+    row("GET /api/company/webhook",   "401    403   403    403   403     403        200     403   403       403      403    200"),
+    row("PUT /api/company/webhook",   "401    403   403    403   403     403        200     403   403       403      403    200",
         body={"url": "https://hooks.example.com/"}),
-    row("PUT /api/company/webhook",   "401    403   403    403   403     403 422:WEBHOOK_URL_REFUSED 403",
+    row("PUT /api/company/webhook",   "401 403 403 403 403 403 422:WEBHOOK_URL_REFUSED 403 403 403 403 422:WEBHOOK_URL_REFUSED",
         body={"url": "https://127.0.0.1/"}),
-    row("DELETE /api/company/webhook", "401   403   403    403   403     403        200     403"),
+    row("DELETE /api/company/webhook", "401   403   403    403   403     403        200     403   403       403      403    200"),
     row("POST /api/company/webhook/rotate-secret",
-                                      "401    403   403    403   403     403        404:WEBHOOK_NOT_SET 403"),
+                                      "401 403 403 403 403 403 404:WEBHOOK_NOT_SET 403 403 403 403 404:WEBHOOK_NOT_SET"),
     row("POST /api/company/webhook/test",
-                                      "401    403   403    403   403     403        404:WEBHOOK_NOT_SET 403"),
+                                      "401 403 403 403 403 403 404:WEBHOOK_NOT_SET 403 403 403 403 404:WEBHOOK_NOT_SET"),
     row("GET /api/company/webhook/deliveries",
-                                      "401    403   403    403   403     403        200     403"),
+                                      "401    403   403    403   403     403        200     403   403       403      403    200"),
     row("GET /admin/credits/user/{user_id}",
                                       "401    403   403    403   403     403        403     200", user_id="freelancer"),
     row("GET /admin/credits/user/{user_id}",
@@ -448,10 +450,84 @@ CALLS: Final = (
     row("PUT /admin/credits/settings",
                                       "401    403   403    403   403     403        403     200", body={"price_per_credit": "60.00"}),
     # --- metered usage
-    row("GET /api/prices",            "401    403   403    403   403     403        200     200"),
+    row("POST /admin/usage/{usage_id}/refund",
+                                      "401    403   403    403   403     403        403     201   403       403      403    403",
+        body={"reason": "It was our fault."}, usage_id="charged"),
+    row("POST /admin/usage/{usage_id}/refund",
+                                      "401    403   403    403   403     403        403     404:USAGE_NOT_FOUND 403       403      403    403",
+        body={"reason": "It was our fault."}, usage_id="unknown"),
+    row("GET /api/prices",            "401    403   403    403   403     403        200     200   403       200      200    200"),
     row("GET /admin/usage-prices",    "401    403   403    403   403     403        403     200"),
     row("PUT /admin/usage-prices",    "401    403   403    403   403     403        403     200",
         body={"list": "tokens", "type": "cv-parsing", "price": "0.60", "reason": "A better model"}),
+    # --- what companies use and pay: keys of the scope `usage` report, those of `read` and every member look
+    *(row(f"POST /api/usage/{path}",  "401    403   403    403   403     403        201     403   201       403      403    201", body=body)
+      for path, body in (
+          ("cv-parsing", {"eventId": "{fresh}"}),
+          ("question-generation", {"eventId": "{fresh}", "questionCount": 3}),
+          ("video-interview", {"eventId": "{fresh}", "interviewId": "i", "durationMinutes": 3}),
+      )),
+    row("POST /api/usage/batch",      "401    403   403    403   403     403        200     403   200       403      403    200",
+        body={"events": [{"type": "cv-parsing", "eventId": "{fresh}"}]}),
+    row("POST /api/usage/{type}",     "401    403   403    403   403     403        201     403   201       403      403    201",
+        body={"quantity": 1}, type="pages"),
+    row("POST /api/usage/{type}",     "401 403 403 403 403 403 422:USAGE_TYPE_UNKNOWN 403 422:USAGE_TYPE_UNKNOWN 403 403 422:USAGE_TYPE_UNKNOWN",
+        body={"quantity": 1}, type="unknown"),
+    row("POST /api/jobs/{job_id}/publish",
+                                      "401    403   403    403   403     403        200     403   200       403      403    200", job_id="job"),
+    *(row("POST /api/jobs/{job_id}/publish",
+                                      "401 403 403 403 403 403 404:JOB_NOT_FOUND 403 404:JOB_NOT_FOUND 403 403 404:JOB_NOT_FOUND", job_id=which)
+      for which in ("job2", "unknown")),
+    row("GET /api/usage/{usage_id}",  "401    403   403    403   403     403        200     403   403       200      200    200", usage_id="usage"),
+    *(row("GET /api/usage/{usage_id}",
+                                      "401 403 403 403 403 403 404:USAGE_NOT_FOUND 403 403 404:USAGE_NOT_FOUND 404:USAGE_NOT_FOUND 404:USAGE_NOT_FOUND",
+          usage_id=which) for which in ("usage2", "unknown")),
+    *(one
+      for path in ("/api/usage", "/api/billing/status", "/api/billing/usage", "/api/billing/ledger", "/api/billing/invoices")
+      for one in (
+          row(f"GET {path}",          "401    403   403    403   403     403        200     422:VALIDATION_FAILED 403 200 200 200"),
+          row(f"GET {path}",          "401    403   403    403   403     403        200     200   403       200      200    200",
+              query="?companyId={company}"),
+          row(f"GET {path}",          "401    403   403    403   403     403        404     200   403       404      404    404",
+              query="?companyId={company2}"),
+          row(f"GET {path}",          "401    403   403    403   403     403        404     404   403       404      404    404",
+              query="?companyId={user}"),
+      )),
+    row("GET /api/billing/ledger",    "401    403   403    403   403     403        200     200   403       200      200    200",
+        query="?companyId={company}&format=csv"),
+    row("POST /api/billing/recharge", "401    403   403    403   403     403        201     403   403       403      403    201", body={"amount": "10.00"}),
+    row("POST /api/billing/recharge", "401    403   403    403   403     403        201     403   403       403      403    201",
+        body={"amount": "10.00", "paymentMethodId": "{method}"}),
+    *(one
+      for which in ("method2", "card", "unknown")
+      for one in (
+          row("POST /api/billing/recharge",
+                                      "401    403   403    403   403     403        404     403   403       403      403    404",
+              body={"amount": "10.00", "paymentMethodId": "{" + which + "}"}),
+          row("PUT /api/billing/auto-recharge",
+                                      "401    403   403    403   403     403        404     403   403       403      403    404",
+              body={"enabled": True, "paymentMethodId": "{" + which + "}"}),
+          row("DELETE /api/billing/payment-methods/{payment_method_id}",
+                                      "401    403   403    403   403     403        404     403   403       403      403    404",
+              payment_method_id=which),
+      )),
+    row("PUT /api/billing/auto-recharge",
+                                      "401    403   403    403   403     403        200     403   403       403      403    200",
+        body={"enabled": True, "paymentMethodId": "{method}"}),
+    row("PUT /api/billing/alerts",    "401    403   403    403   403     403        200     403   403       403      403    200", body={"thresholds": ["20.00"]}),
+    *(one
+      for path in ("/api/billing/invoices/{invoice_id}", "/api/billing/invoices/{invoice_id}/page")
+      for one in (
+          row(f"GET {path}",          "401    403   403    403   403     403        200     403   403       200      200    200", invoice_id="invoice"),
+          *(row(f"GET {path}",        "401 403 403 403 403 403 404:PAYMENT_NOT_FOUND 403 403 404:PAYMENT_NOT_FOUND 404:PAYMENT_NOT_FOUND 404:PAYMENT_NOT_FOUND",
+                invoice_id=which) for which in ("invoice2", "payment", "unknown")),
+      )),
+    row("GET /api/billing/payment-methods",
+                                      "401    403   403    403   403     403        200     403   403       200      200    200"),
+    row("POST /api/billing/payment-methods/setup",
+                                      "401    403   403    403   403     403        201     403   403       403      403    201"),
+    row("DELETE /api/billing/payment-methods/{payment_method_id}",
+                                      "401    403   403    403   403     403        200     403   403       403      403    200", payment_method_id="method"),
     # --- subscriptions and AI calls: `user2` is subscribed to the starter tier. No provider has a key here.
     row("GET /api/subscriptions/tiers", "401  200   200    200   200     200        200     200"),
     row("POST /api/subscriptions/checkout",
@@ -619,6 +695,7 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         for name, whose in (("key", company), ("key2", company2)):
             made = await whose.post("/api/company/api-keys", {"name": "some", "scopes": ["usage", "read"]})
             ids[name] = made.json["keyId"]
+        ids |= await _usage(api, company, company2)
         ids |= {"running": running, "ended": ended, "unknown": new_id()}
         ids["yesterday"] = "2025-12-31"
         ids["card"] = (await user.post("/payment-methods/setup")).json["paymentMethodId"]
@@ -628,6 +705,8 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         asked = await user.post(f"/consult/{ended}/refund-request", {"reason": "No sound."})
         ids["request"] = asked.json["id"]
         ids |= await _credits(people["freelancer"], people["company"], await _strangers(api))
+        body = {"eventId": "charged", "interviewId": "i", "durationMinutes": 1}
+        ids["charged"] = (await company2.post("/api/usage/video-interview", body)).json["usageId"]
         ids["payout"] = (await lawyer.post("/lawyer/payouts", {"amount": "1.00"})).json["id"]
         assert (await people["user2"].post("/api/subscriptions/checkout", {"tier": "starter"})).status == 201
         # A cycle begins with its first look: reading changes nothing any more.
@@ -639,6 +718,33 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         # The receipts go out meanwhile.
         await api.idle()
         yield Town(api, people, nobodies, ids, keys)
+
+
+async def _usage(api: Api, company: Person, company2: Person) -> dict[str, str]:
+    """What two companies have used and paid, by its names in the table; a type of usage that an admin has added."""
+    pages = {
+        "list": "tokens",
+        "type": "pages",
+        "unit": "page",
+        "entryType": "PAGES",
+        "price": "0.10",
+        "reason": "New",
+    }
+    added = await (await api.admin()).call("PUT", "/admin/usage-prices", json=pages)
+    assert added.status == 200, added.text
+    await api.advance(10)
+    ids = {"pages": "pages"}
+    for number, whose in (("", company), ("2", company2)):
+        paid = await whose.post("/api/billing/recharge", {"amount": "100.00"})
+        ids["invoice" + number] = paid.json["invoiceId"]
+        ids["method" + number] = (await whose.post("/api/billing/payment-methods/setup")).json[
+            "paymentMethodId"
+        ]
+        ids["job" + number] = new_id()
+        used = await whose.post("/api/usage/cv-parsing", {"jobId": ids["job" + number]})
+        assert used.json["status"] == "CHARGED", used.text
+        ids["usage" + number] = used.json["usageId"]
+    return ids
 
 
 async def _strangers(api: Api) -> tuple[Person, Person]:

@@ -1,8 +1,10 @@
 """Companies as their owners make them: members who have chosen a password, and API keys to call with."""
 
+from dataclasses import dataclass
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
+from server.auth.model import Role
 from server.notifications.model import Kind
 from tests.support.api import Api, Person
 from tests.support.http import PASSWORD, Answer, Client
@@ -50,3 +52,61 @@ async def a_key(company: Client, name: str, scopes: list[str]) -> Client:
     made = await company.post("/api/company/api-keys", {"name": name, "scopes": scopes})
     assert made.status == 201, made.text
     return company.with_token(made.json["key"])
+
+
+@dataclass(frozen=True)
+class Company:
+    """A company: its owner, and its back end, whose key neither expires nor manages."""
+
+    owner: Person
+    back_end: Client
+
+    @property
+    def id(self) -> str:
+        return self.owner.id
+
+    async def uses(self, type_: str, **report: Any) -> Any:
+        """The answer to a usage that is taken."""
+        answer = await self.back_end.post(f"/api/usage/{type_}", report)
+        assert answer.status == 201, answer.text
+        return answer.json
+
+    async def recharged(self, amount: str, **more: Any) -> Any:
+        answer = await self.owner.post("/api/billing/recharge", {"amount": amount, **more})
+        assert answer.status == 201, answer.text
+        return answer.json
+
+    async def sees(self, path: str) -> Any:
+        """`/status`, `/usage?days=7`, … of the billing page."""
+        answer = await self.back_end.get(f"/api/billing{path}")
+        assert answer.status == 200, answer.text
+        return answer.json
+
+    async def everything_of(self, path: str) -> list[Any]:
+        """All items of a list, page by page, two a page."""
+        found: list[Any] = []
+        sign = "&" if "?" in path else "?"
+        cursor = ""
+        while True:
+            answer = await self.back_end.get(f"{path}{sign}limit=2{cursor}")
+            assert answer.status == 200, answer.text
+            assert len(answer.json["items"]) <= 2
+            found += answer.json["items"]
+            if answer.json["nextCursor"] is None:
+                return found
+            cursor = f"&cursor={answer.json['nextCursor']}"
+
+    async def in_zone(self, time_zone: str) -> None:
+        set_ = await self.owner.call("PUT", "/api/company", json={"timeZone": time_zone})
+        assert set_.status == 200, set_.text
+
+
+async def a_company(api: Api, balance: str | None = None, **more: Any) -> Company:
+    """A new company, with money."""
+    owner = await api.register(Role.COMPANY, **more)
+    company = Company(owner, await a_key(owner, "back end", ["usage", "read"]))
+    # Its first use in a minute is written down: it has happened.
+    await company.back_end.get("/api/company")
+    if balance is not None:
+        await company.recharged(balance)
+    return company

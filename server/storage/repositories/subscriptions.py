@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Final
 
 from billing_engine.subscriptions.ports import (
+    LIVE,
     StoredQuote,
     Subscription,
     SubscriptionStatus,
@@ -12,16 +13,19 @@ from billing_engine.subscriptions.ports import (
 )
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
 from server.storage.errors import DuplicateId
+from server.storage.repositories.ai_calls import days
 
 #: `_id` is the user.
 SUBSCRIPTIONS: Final = CollectionSpec(
     name="subscriptions",
     text=("status", "tier"),
     integer=("check_at_ms", "revision"),
-    indexes=(("check_at_ms",), ("status", "tier")),
+    # The second one is counted, so it has all that the count reads.
+    indexes=(("check_at_ms",), ("status", "tier", "revision")),
 )
+#: `tally` is `day|was|tier`: what metrics group by.
 TIER_CHANGES: Final = CollectionSpec(
-    name="tier_changes", text=("day", "was", "tier"), integer=("at_ms",), indexes=(("day", "at_ms"),)
+    name="tier_changes", text=("tally",), integer=("at_ms",), indexes=(("tally", "at_ms"),)
 )
 QUOTES: Final = CollectionSpec(
     name="upgrade_quotes",
@@ -71,6 +75,13 @@ class CollectionSubscriptions:
         )
         return [_subscription_of(doc) for doc in found]
 
+    async def live_by_tier(self) -> dict[str, int]:
+        """How many run, by the tier that they are paid for."""
+        found = await self._subscriptions.sum_by(
+            "revision", group_by="tier", where={"status": {"in": [status.value for status in LIVE]}}
+        )
+        return {tier: number for tier, (_, number) in found.items()}
+
 
 class CollectionTierChanges:
     """One document a change."""
@@ -83,10 +94,19 @@ class CollectionTierChanges:
         return cls(await collections.open(TIER_CHANGES))
 
     async def add(self, change: TierChange) -> None:
+        facts = {name: getattr(change, name) for name in _CHANGE}
+        tally = f"{change.day}|{change.was}|{change.tier}"
         with suppress(DuplicateId):
-            await self._changes.insert(
-                {"_id": change.id, **{name: getattr(change, name) for name in _CHANGE}}
-            )
+            await self._changes.insert({"_id": change.id, **facts, "tally": tally})
+
+    async def counted_until(self, last_day: str) -> dict[tuple[str, str, str], int]:
+        """How many there were until the end of that local day, by day, tier before and tier after."""
+        found = await self._changes.sum_by("at_ms", group_by="tally", where={"tally": days("", last_day)})
+        counted = {}
+        for tally, (_, number) in found.items():
+            day, was, tier = tally.split("|")
+            counted[day, was, tier] = number
+        return counted
 
 
 class CollectionQuotes:

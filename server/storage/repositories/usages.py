@@ -72,6 +72,9 @@ class CollectionUsages:
         )
         return [usage for usage in map(usage_of, found) if usage.created_at_ms <= created_before_ms]
 
+    async def count_queued(self) -> int:
+        return await self._usages.count({"status": UsageStatus.QUEUED.value})
+
     async def drafts(self, company_id: str, job_id: str, *, limit: int) -> list[Usage]:
         where = {"company_id": company_id, "job_id": job_id, "status": UsageStatus.DRAFT.value}
         found = await self._usages.find(where, sort=(("usage_id", "asc"),), limit=limit)
