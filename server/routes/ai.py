@@ -38,7 +38,7 @@ async def ask(call: Call[RawBody, None]) -> Document | Stream:
         call.caller.user_id, call.path["provider"], body=call.body.body, query=call.body.query
     )
     if isinstance(answer, MeteredStream):
-        return Stream(_metered(answer, room), answer.content_type)
+        return Stream(_metered(answer, room), answer.content_type, close=answer.close)
     found, settled = answer
     if not 200 <= found.status < 300 and found.status not in _PASSED_ON:
         raise ProviderFailed(provider_status=found.status)
