@@ -772,7 +772,6 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "CreditsOut.remaining": "9575.00",
     "CreditsOut.subscriptionTier": "professional",
     "CreditsOut.totalCredits": "9900.00",
-    "CreditsOut.warnings": [],
     "LimitsOut.parallelCalls": 20,
     "LimitsOut.providers": ["anthropic", "google", "huggingface", "openai"],
     "LimitsOut.requests": 10_000,

@@ -303,9 +303,11 @@ class _Watched(web.Response):
             await self._close()
 
     async def _watch(self) -> None:
-        while not self._is_alone():
+        while True:
             await asyncio.sleep(_ALONE_EVERY_S)
-        await self._close()
+            if self._is_alone():
+                await self._close()
+                return
 
     def _is_alone(self) -> bool:
         transport = None if self._req is None else self._req.transport

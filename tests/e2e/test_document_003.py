@@ -70,9 +70,11 @@ class Street:
 async def until(me: Api, seen: Any) -> Json:
     """`GET /api/credits` once it is as wanted: a webhook is worked off after it was answered."""
     async with asyncio.timeout(PATIENCE_S):
-        while not seen(told := await me.get("/api/credits")):
+        while True:
+            told = await me.get("/api/credits")
+            if seen(told):
+                return told
             await asyncio.sleep(0.05)
-    return told
 
 
 @asynccontextmanager
@@ -142,7 +144,7 @@ async def test_api_request_cost_deduction_flow(street: Street) -> None:
         "9575.00",
         {"tokens": 125_000, "requests": 50, "cost": "3.25"},
     )
-    budget = Decimal("99") * Decimal("0.20")
+    budget = Decimal(99) * Decimal("0.20")
     assert budget - Decimal(last["credits"]["monthlyUsage"]["cost"]) == Decimal("16.55")
     # Provider access: Starter has OpenAI's small models, Professional has Anthropic and Google.
     starter = await street.subscriber("starter")
@@ -217,7 +219,8 @@ async def test_a_server_that_is_killed_in_the_middle_of_calls_holds_nothing_afte
     calls = [asyncio.create_task(me.call("POST", "/api/ai/openai", CALL)) for _ in range(5)]
     async with asyncio.timeout(PATIENCE_S):
         while street.ai.at_once < 5:
-            await asyncio.sleep(0.01)
+            street.ai.arrived.clear()
+            await street.ai.arrived.wait()
     street.server.kill()
     ended = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(one, aiohttp.ClientError | OSError) for one in ended), ended

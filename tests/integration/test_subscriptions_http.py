@@ -65,7 +65,7 @@ class Shop:
         self.stripe.pay(url.rpartition("/")[2])
 
 
-async def credits(person: Person) -> dict[str, Any]:
+async def credits_of(person: Person) -> dict[str, Any]:
     answer = await person.get("/api/credits")
     assert answer.status == 200, answer.text
     found: dict[str, Any] = answer.json
@@ -136,7 +136,7 @@ async def test_the_tiers_are_the_tables(simulated: Shop) -> None:
 
 async def test_everybody_is_on_the_free_tier_from_the_first_look(simulated: Shop) -> None:
     me = await simulated.api.register()
-    told = await credits(me)
+    told = await credits_of(me)
     assert brief(told) == ("free", "100.00", "100.00")
     assert told["subscription"] is None
     assert told["limits"] == {"tokens": 10_000, "requests": 100, "parallelCalls": 2, "providers": ["openai"]}
@@ -147,11 +147,11 @@ async def test_nothing_is_granted_before_the_webhook_and_everything_once_after_i
     asked = await me.post("/api/subscriptions/checkout", {"tier": "starter"}, key="once")
     again = await me.post("/api/subscriptions/checkout", {"tier": "starter"}, key="once")
     assert again.json == asked.json
-    assert brief(await credits(me)) == ("free", "100.00", "100.00")
+    assert brief(await credits_of(me)) == ("free", "100.00", "100.00")
     stripe.pay(asked.json["checkoutUrl"])
-    assert brief(await credits(me)) == ("free", "100.00", "100.00")
+    assert brief(await credits_of(me)) == ("free", "100.00", "100.00")
     await stripe.told()
-    told = await credits(me)
+    told = await credits_of(me)
     assert brief(told) == ("starter", "1900.00", "1900.00")
     assert told["subscription"]["status"] == "ACTIVE"
     assert told["subscription"]["checkoutUrl"] is None
@@ -166,7 +166,7 @@ async def test_nothing_is_granted_before_the_webhook_and_everything_once_after_i
 async def test_the_documents_upgrade_costs_what_its_preview_said(shop: Shop) -> None:
     """15 of 30 days left, 19 to 99: 40.00, and 4,000 credits."""
     me = await shop.subscriber()
-    before = await credits(me)
+    before = await credits_of(me)
     await shop.pass_ms(15 * DAY_MS)
     me = await shop.api.log_in(me.email)
     quoted = await me.get("/api/credits/upgrade/preview?tier=professional")
@@ -183,13 +183,13 @@ async def test_the_documents_upgrade_costs_what_its_preview_said(shop: Shop) -> 
     assert upgrade.json["quote"] == quoted.json
     if shop.stripe is not None:
         assert upgrade.json["status"] == "CREATED"
-        assert brief(await credits(me)) == ("starter", "1900.00", "1900.00")
+        assert brief(await credits_of(me)) == ("starter", "1900.00", "1900.00")
         (session,) = [one for one in shop.stripe.books.sessions.values() if one["mode"] == "payment"]
         assert (session["amount_total"], session["currency"]) == (4_000, "usd")
         shop.pay(upgrade.json["checkoutUrl"])
-        assert (await credits(me))["subscriptionTier"] == "starter"
+        assert (await credits_of(me))["subscriptionTier"] == "starter"
         await shop.told()
-    after = await credits(me)
+    after = await credits_of(me)
     assert brief(after) == ("professional", "5900.00", "5900.00")
     assert after["limits"]["tokens"] == 5_000_000
     assert after["billingCycleEnd"] == before["billingCycleEnd"], "the cycle's end does not move"
@@ -200,7 +200,7 @@ async def test_the_documents_upgrade_costs_what_its_preview_said(shop: Shop) -> 
     if shop.stripe is not None:
         await shop.told()
     me = await shop.api.log_in(me.email)
-    assert brief(await credits(me)) == ("professional", "9900.00", "9900.00")
+    assert brief(await credits_of(me)) == ("professional", "9900.00", "9900.00")
     assert await ledger.balance(REVENUE_SUBSCRIPTIONS, "USD") == 158_000_000
 
 
@@ -222,23 +222,23 @@ async def test_a_new_cycle_costs_the_full_price_less_what_is_unused(simulated: S
     assert (quoted["amount"], quoted["credits"], quoted["resetCycle"]) == ("89.50", "9900.00", True)
     done = await me.post("/api/credits/upgrade", {"tier": "professional", "resetCycle": True})
     assert (done.status, done.json["quote"]["amount"]) == (201, "89.50")
-    told = await credits(me)
+    told = await credits_of(me)
     assert brief(told) == ("professional", "9900.00", "9900.00")
     await simulated.pass_ms(29 * DAY_MS)
     me = await simulated.api.log_in(me.email)
-    assert (await credits(me))["billingCycleEnd"] == told["billingCycleEnd"]
+    assert (await credits_of(me))["billingCycleEnd"] == told["billingCycleEnd"]
 
 
 async def test_a_downgrade_comes_with_the_next_cycle(shop: Shop) -> None:
     me = await shop.subscriber("professional")
     answer = await me.post("/api/subscriptions/downgrade", {"tier": "starter"})
     assert (answer.status, answer.json["tier"], answer.json["nextTier"]) == (200, "professional", "starter")
-    assert brief(await credits(me)) == ("professional", "9900.00", "9900.00")
+    assert brief(await credits_of(me)) == ("professional", "9900.00", "9900.00")
     await shop.pass_ms(CYCLE_MS + 2 * 3_600_000)
     if shop.stripe is not None:
         await shop.told()
     me = await shop.api.log_in(me.email)
-    assert brief(await credits(me)) == ("starter", "1900.00", "1900.00")
+    assert brief(await credits_of(me)) == ("starter", "1900.00", "1900.00")
 
 
 async def test_a_cancellation_ends_with_the_cycle_and_can_be_taken_back(shop: Shop) -> None:
@@ -248,13 +248,13 @@ async def test_a_cancellation_ends_with_the_cycle_and_can_be_taken_back(shop: Sh
     back = await me.post("/api/subscriptions/cancel", {"cancel": False})
     assert back.json["cancelsAtCycleEnd"] is False
     assert (await me.post("/api/subscriptions/cancel")).json["cancelsAtCycleEnd"] is True
-    assert (await credits(me))["subscriptionTier"] == "starter"
-    end = (await credits(me))["billingCycleEnd"]
+    assert (await credits_of(me))["subscriptionTier"] == "starter"
+    end = (await credits_of(me))["billingCycleEnd"]
     await shop.pass_ms(CYCLE_MS + 60_000)
     if shop.stripe is not None:
         await shop.told()
     me = await shop.api.log_in(me.email)
-    told = await credits(me)
+    told = await credits_of(me)
     assert brief(told) == ("free", "100.00", "100.00")
     assert told["billingCycleStart"] == end, "the free cycle begins where the paid one ended"
     assert told["subscription"]["status"] == "ENDED"
@@ -267,14 +267,14 @@ async def test_a_cycle_resets_credits_and_counters_once(shop: Shop) -> None:
     shop.ai.default = Reply(Tokens(500, 2_000))
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x" * 600}], "max_tokens": 2_000}
     assert (await me.post("/api/ai/openai", body)).status == 200
-    used = await credits(me)
+    used = await credits_of(me)
     assert (used["remaining"], used["usage"]["tokens"]) == ("1899.872", 2_500)
     await shop.pass_ms(CYCLE_MS + 2 * 3_600_000)
     if shop.stripe is not None:
         await shop.told()
     me = await shop.api.log_in(me.email)
     for _ in range(2):
-        told = await credits(me)
+        told = await credits_of(me)
         assert brief(told) == ("starter", "1900.00", "1900.00")
         assert told["usage"] == {"tokens": 0, "requests": 0, "cost": "0.00"}
         assert told["billingCycleStart"] == used["billingCycleEnd"]
@@ -289,19 +289,19 @@ async def test_a_failed_payment_has_a_grace_and_then_an_end(stripe: Shop) -> Non
     await stripe.pass_ms(CYCLE_MS + 2 * 3_600_000)
     await stripe.told()
     me = await stripe.api.log_in(me.email)
-    told = await credits(me)
+    told = await credits_of(me)
     assert (told["subscriptionTier"], told["subscription"]["status"]) == ("starter", "PAST_DUE")
     # Paid within the grace: a new cycle, from the old one's end on.
     await stripe.pass_ms(GRACE_MS - 3 * 3_600_000)
     me = await stripe.api.log_in(me.email)
-    assert (await credits(me))["subscriptionTier"] == "starter"
+    assert (await credits_of(me))["subscriptionTier"] == "starter"
     await stripe.pass_ms(3 * 3_600_000)
     me = await stripe.api.log_in(me.email)
-    assert brief(await credits(me)) == ("free", "100.00", "100.00")
+    assert brief(await credits_of(me)) == ("free", "100.00", "100.00")
     # Late is not never.
     stripe.stripe.pay_invoice(id_)
     await stripe.told()
-    late = await credits(me)
+    late = await credits_of(me)
     assert brief(late) == ("starter", "1900.00", "1900.00")
     assert late["billingCycleStart"] == told["billingCycleEnd"]
 
@@ -324,7 +324,7 @@ async def test_what_a_subscriber_cannot_do_changes_nothing(
     simulated: Shop, method: str, path: str, body: Any, status: int, code: str
 ) -> None:
     me = await simulated.subscriber()
-    await credits(me)
+    await credits_of(me)
     before = simulated.api.everything()
     refused = await me.call(method, path, json=body)
     assert (refused.status, refused.code) == (status, code), refused.text
