@@ -268,12 +268,3 @@ class AiOut(WireModel):
 def credits_block(settled: Settled, tier: Tier, asset: Asset) -> bytes:
     """`CallCreditsOut` as JSON."""
     return CallCreditsOut.of(settled, tier, asset).model_dump_json(by_alias=True).encode()
-
-
-def with_credits(body: bytes, block: bytes) -> bytes:
-    """The provider's JSON object with `credits` as its last field; everything else is byte for byte as it came."""
-    text = body.strip()
-    if not text.startswith(b"{") or not text.endswith(b"}"):
-        return body
-    comma = b"" if text[1:-1].strip() == b"" else b","
-    return text[:-1] + comma + b'"credits":' + block + b"}"

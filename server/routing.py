@@ -98,12 +98,14 @@ class Stream:
     """An answer that is written while it is sent, for what may be long. A piece is asked for when the one before was taken.
 
     What can be refused has been refused by then: an error between two pieces cuts the connection, which tells the client
-    that the answer is not complete.
+    that the answer is not complete. `close` is called when it has ended, however that was, or when its client has gone while a
+    piece was waited for; more than once, maybe.
     """
 
     pieces: AsyncIterator[bytes]
     media_type: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    close: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from billing_engine.subscriptions.errors import (
     TooManyCalls,
 )
 from server.ai_room import AiRoom
-from server.ai_wire import AiOut, credits_block, with_credits
+from server.ai_wire import AiOut, credits_block
 from server.auth.model import Role
 from server.errors import ValidationFailed
+from server.json_splice import with_last_field
 from server.routing import Call, Document, RawBody, Route, Stream, only
 
 #: Pictures are sent within the body.
@@ -37,11 +38,12 @@ async def ask(call: Call[RawBody, None]) -> Document | Stream:
         call.caller.user_id, call.path["provider"], body=call.body.body, query=call.body.query
     )
     if isinstance(answer, MeteredStream):
-        return Stream(_metered(answer, room), answer.content_type)
+        return Stream(_metered(answer, room), answer.content_type, close=answer.close)
     found, settled = answer
     if not 200 <= found.status < 300 and found.status not in _PASSED_ON:
         raise ProviderFailed(provider_status=found.status)
-    return Document(with_credits(found.body, _block(settled, room)), found.content_type, status=found.status)
+    body = with_last_field(found.body, "credits", _block(settled, room))
+    return Document(body, found.content_type, status=found.status)
 
 
 def _block(settled: Settled, room: AiRoom) -> bytes:
