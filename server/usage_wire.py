@@ -3,7 +3,7 @@
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, StringConstraints, WithJsonSchema, model_validator
 
 from billing_engine.money import Asset, format_minor
 from billing_engine.usage.model import (
@@ -143,6 +143,12 @@ class QuestionGenerationIn(_Event):
 
 class VideoInterviewIn(_Event):
     """An interview was held: `durationMinutes`, or `startedAt` and `endedAt`. Rounded to whole minutes, half up, at least one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["durationMinutes"]}, {"required": ["startedAt", "endedAt"]}]
+        }
+    )
 
     interview_id: Id
     started_at: InstantIn | None = None

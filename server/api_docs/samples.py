@@ -834,7 +834,7 @@ class Samples:
         for keyword in ("examples", "enum"):
             if keyword in schema:
                 return schema[keyword][0]
-        if "anyOf" in schema:
+        if "anyOf" in schema and "properties" not in schema:
             return self.of(schema["anyOf"][0], model=model, field=field)
         return self._of_type(schema, model, field)
 

@@ -61,7 +61,10 @@ class Copy:
         self.history = history
         self.directory = directory
         self.path = directory / "tarazu.db"
-        shutil.copyfile(history.database, self.path)
+        for suffix in ("", "-wal"):
+            # A server that had to be killed has left its last commits beside the file.
+            if (part := history.database.with_name(history.database.name + suffix)).exists():
+                shutil.copyfile(part, self.path.with_name(self.path.name + suffix))
         self.wallet = f"wallet:{history.user_id}"
         self.earnings = f"earnings:{history.lawyer_id}"
         self.bill_key = f"{self.wallet}|consult:{history.ended_id}"

@@ -301,7 +301,14 @@ async def race(at: Metering, events: int, *, seed: int, batch: int = 500) -> dic
     luck.shuffle(sent)
     reports = [at.report(costs[event], event, job_id=f"j{int(event[1:]) % 3}") for event in sent]
     batches = [reports[start : start + batch] for start in range(0, len(reports), batch)]
-    answers = await asyncio.gather(*(at.meter.record_all(COMPANY, some) for some in batches))
+    # As many as the store takes at once: beyond that it refuses, and who reports comes again.
+    turn = asyncio.Semaphore(8)
+
+    async def sent_in_turn(some: list[Report]) -> list[Recorded]:
+        async with turn:
+            return await at.meter.record_all(COMPANY, some)
+
+    answers = await asyncio.gather(*map(sent_in_turn, batches))
     told = Counter(recorded.usage.event_id for some in answers for recorded in some)
     assert told == dict.fromkeys(costs, 3)
     assert sum(not recorded.is_repeat for some in answers for recorded in some) == events

@@ -69,7 +69,7 @@ def broken_bodies(route: Route) -> Iterator[BadRequest]:
     ):
         yield BadRequest(f"broken {raw[:20]!r}", 400, raw=raw)
     yield BadRequest("utf-16", 400, raw="{}".encode("utf-16"))
-    yield BadRequest("too large", 413, raw=b" " * (64 * 1024 + 1))
+    yield BadRequest("too large", 413, raw=b" " * ((route.body_limit or 64 * 1024) + 1))
     for content_type in (
         "text/plain",
         "application/x-www-form-urlencoded",
@@ -90,7 +90,7 @@ def bad_bodies(route: Route, samples: Mapping[str, Any]) -> Iterator[BadRequest]
     good = {
         name: _good(name, _resolved(schema, part), samples)
         for name, part in schema["properties"].items()
-        if name in required
+        if name in required | _one_of_several(schema)
     }
     for name, part in schema["properties"].items():
         part = _resolved(schema, part)  # noqa: PLW2901 (the same part, looked up)
@@ -134,7 +134,7 @@ def good_body(route: Route, samples: Mapping[str, Any]) -> bytes | None:
     if route.body is None:
         return None
     schema = route.body.model_json_schema()
-    names = schema.get("required", ())
+    names = [*schema.get("required", ()), *sorted(_one_of_several(schema))]
     return json.dumps(
         {name: _good(name, _resolved(schema, schema["properties"][name]), samples) for name in names}
     ).encode()
@@ -149,6 +149,11 @@ def good_query(route: Route, samples: Mapping[str, Any]) -> str:
     return _query(
         {name: str(_good(name, _resolved(schema, schema["properties"][name]), samples)) for name in names}
     )
+
+
+def _one_of_several(schema: Schema) -> set[str]:
+    """Of fields of which some are needed together, the first choice."""
+    return set(schema["anyOf"][0]["required"]) if "anyOf" in schema else set()
 
 
 def _body(what: str, value: Mapping[str, Any], field: str) -> BadRequest:
@@ -189,7 +194,7 @@ def _good(name: str, part: Schema, samples: Mapping[str, Any]) -> Any:
     match part.get("type"):
         case "string":
             return "x" * max(1, part.get("minLength", 1))
-        case "integer":
+        case "integer" | "number":
             return part.get("minimum", 1)
         case "boolean":
             return True
@@ -223,8 +228,13 @@ def _bad_values(part: Schema) -> Iterator[Any]:
                 yield from _outside(part)
             case "boolean":
                 yield from ("true", 1, 0, [], {})
+            case "number":
+                yield from ("1", True, [], {})
+                yield from _outside(part)
             case "array":
-                yield from ("x", {}, 5, [5], [None], [["x"]], ["x"] * (part.get("maxItems", 1_000) + 1))
+                # An amount of money may be a number.
+                numbers = () if _is_money(part["items"]) else ([5],)
+                yield from ("x", {}, 5, *numbers, [None], [["x"]], ["x"] * (part.get("maxItems", 1_000) + 1))
             case other:
                 raise AssertionError(f"teach _bad_values about {other}")
 

@@ -28,6 +28,9 @@ _BEYOND_SCHEMA: Final = re.compile(
     r"|must be 8 to 72 bytes long|must be an email address"
     r"|is no time zone such as"
     r"|is (required|only) for the role|is required when"
+    # What companies report.
+    r"|is required: an interview|is required, or else startedAt|cannot be given beside startedAt|must follow startedAt"
+    r"|must lie within the last 35 days|a draft belongs to a job"
     # Where companies' webhooks may lead.
     r"|must be a URL without spaces|is not a URL|must begin with https|must name a host|must not carry a user name|must not have a fragment"
     r"|must not be a private, loopback"
@@ -43,6 +46,7 @@ _STATE: Final = frozenset(
         "PRICE_LIST_UNKNOWN",
         "SIGNATURE_INVALID",
         "USAGE_PRICE_INVALID",
+        "USAGE_TYPE_UNKNOWN",
     }
 )
 #: A number that no field has: 40 places before or after the point.
