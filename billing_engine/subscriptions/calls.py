@@ -427,6 +427,10 @@ class MeteredStream:
         """Nobody will read it any more: end it, in the background."""
         self._begin_end("GONE")
 
+    async def close(self) -> None:
+        """The same, and wait for it."""
+        await asyncio.shield(self._begin_end("GONE"))
+
     def _look_for_reader(self) -> None:
         clock = self._calls._clock
         now_ms, by_ms = clock.now_ms(), self._reader_by_ms
