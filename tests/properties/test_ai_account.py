@@ -134,6 +134,8 @@ class AiAccountMachine(RuleBasedStateMachine):
             else:
                 self.granted += milli
                 self.balance += milli
+                # A subscription that has ended is not waited for again.
+                self.cycle.ends = self.cycle.ends or self.cycle.tier == "free"
                 if TIERS.get(tier).rank > TIERS.get(self.cycle.tier).rank:
                     self.cycle.tier = tier
         self.them.upgrade(name, tier, milli, resets=resets)
