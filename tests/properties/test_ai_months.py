@@ -128,7 +128,9 @@ class Months:
             assert plan.tier == tier
             allowance = TIERS.get(paid[0]).credits_milli + sum(one[2] for one in more)
             assert plan.allowance_milli == allowance
-            spent = sum(cost for at_ms, cost in self.spent if at_ms >= start_ms)
+            # In a grace, calls are the old cycle's until the new one is paid.
+            (begun,) = [one for one in await stage.entries() if one.reference == f"grant:{plan.cycle}"]
+            spent = sum(cost for at_ms, cost in self.spent if at_ms >= begun.at_ms)
             assert view.remaining_milli == allowance - spent
         elif paid is None or now_ms >= paid[2] + GRACE_MS:
             assert plan.tier == "free", (paid, plan)
