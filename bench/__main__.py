@@ -20,6 +20,7 @@ SHORT = (
     ("takeover", "--sessions", "100", "--rounds", "1"),
     ("second_process", "--rounds", "1"),
     ("usage", "--rounds", "1", "--seconds", "3", "--wallets", "100"),
+    ("ai_gateway", "--seconds", "2"),
     ("usage_reads", "--rows", "50000", "--seconds", "0.5"),
 )
 

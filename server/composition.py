@@ -22,6 +22,7 @@ from chat.errors import Unauthenticated as NotAuthenticated
 from chat.namespace import BYE_DISABLED, BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
 from chat.service import ChatService
+from server.ai.setup import open_ai_providers
 from server.announcer import SocketAnnouncer
 from server.app import build_app
 from server.auth.accounts import Accounts
@@ -70,6 +71,8 @@ _DELIVERIES_EVERY_MS: Final = 1_000
 _PAYMENTS_EVERY_MS: Final = 1_000
 #: How often somebody looks for usages that are stored and not charged.
 _USAGES_EVERY_MS: Final = 1_000
+#: How often somebody looks for AI calls whose credits nobody else gives back.
+_CALLS_EVERY_MS: Final = 1_000
 #: How often somebody looks whether a day is over that has not been compared with the gateways' lists.
 _REPORTS_EVERY_MS: Final = 600_000
 
@@ -141,6 +144,7 @@ async def build(
         if settings.is_shared:
             await process.follow_sign_outs()
             process.catch_up_with_usages()
+            process.settle_calls(process.wired.services.ai.calls.settle_own)
         else:
             await process.do_chores()
             commands = {
@@ -221,6 +225,7 @@ class _Process:
             )
         )
         gateways = await stack.enter_async_context(open_gateways(settings))
+        ai_providers = await stack.enter_async_context(open_ai_providers(settings))
         metrics = Metrics()
         await stack.enter_async_context(metrics.sampling())
         ledger = Ledger(storage.ledger, clock, lambda at_ms: local_day(at_ms, settings.zone))
@@ -261,6 +266,7 @@ class _Process:
             company_news=company_news,
             metrics=metrics,
             gateways=gateways,
+            ai_providers=ai_providers,
             readiness={
                 "storage": storage.ping,
                 "locks": between.locks.ping,
@@ -268,6 +274,8 @@ class _Process:
             },
             role=role,
         )
+        stack.push_async_callback(wired.services.ai.calls.stop)
+        stack.push_async_callback(wired.services.ai_metrics.stop)
         stack.push_async_callback(wired.services.usage.stop)
         stack.push_async_callback(wired.services.webhooks.stop)
         gate.consultations, gate.chat = wired.services.consultations, chat
@@ -358,6 +366,12 @@ class _Process:
         job.start()
         self.stack.push_async_callback(job.stop)
 
+    def settle_calls(self, settle: Callable[[], Awaitable[object]]) -> None:
+        """Give back AI credits that nobody else gives back. Not with the gateways' chores: one that hangs would keep them held."""
+        job = Periodic("ai calls", settle, clock=self.clock, every_ms=_CALLS_EVERY_MS)
+        job.start()
+        self.stack.push_async_callback(job.stop)
+
     async def do_chores(self) -> None:
         """Letters, healing and cleaning: where there are several processes, the worker's."""
         housekeeping = self._housekeeping()
@@ -365,6 +379,7 @@ class _Process:
             # The file is ours alone: what was begun, and however lately, nobody else is about to finish.
             await self.wired.services.credits.applications.heal(abandoned_after_ms=0)
             await self.wired.services.usage.meter.drain(abandoned_after_ms=0)
+            await self.wired.services.ai.calls.heal(may_live=self.may_live, abandoned_after_ms=0)
         await housekeeping.heal()
         await self.wired.services.sessions_of_accounts.sweep()
         self.identity.outbox.start()
@@ -382,6 +397,7 @@ class _Process:
         )
         usages.start()
         self.stack.push_async_callback(usages.stop)
+        self.settle_calls(partial(self.wired.services.ai.calls.heal, may_live=self.may_live))
         reports = Periodic(
             "payment reports",
             self.wired.services.payment_reports.make_missing,
@@ -398,6 +414,7 @@ class _Process:
         await services.payment_desk.refunds.look_at_due()
         await services.webhooks.work_off()
         await services.payment_methods.work_off()
+        await services.ai.plans.work_off()
 
     def _housekeeping(self) -> Housekeeping:
         settings, identity, services = self.settings, self.identity, self.wired.services
@@ -420,6 +437,7 @@ class _Process:
                 "refresh tokens": identity.sign_ins.drop_expired,
                 "notifications": partial(identity.outbox.drop_settled, older_than_ms=keep_ms),
                 "chats": retention.round,
+                "days of AI calls": services.ai_days.keep,
                 "gateways' events": partial(services.webhooks.drop_settled, older_than_ms=keep_ms),
                 "companies' deliveries": partial(
                     services.company_news.deliverer.drop_settled, older_than_ms=keep_ms

@@ -10,9 +10,11 @@ import orjson
 import billing_engine.credits.errors as application_credits
 import billing_engine.errors as billing
 import billing_engine.payments.errors as payments
+import billing_engine.subscriptions.errors as ai
 import chat.errors as chat
 from billing_engine.money import INR, Asset, format_minor
 from server import errors as edge
+from server.wire import rfc3339
 
 #: Kind → status. The nearest class of an error's tree decides, so a class may override its kind.
 STATUS: Final[Mapping[type[BaseException], int]] = {
@@ -24,6 +26,7 @@ STATUS: Final[Mapping[type[BaseException], int]] = {
     chat.Unauthenticated: 401,
     billing.NotEnough: 402,
     billing.Refused: 403,
+    ai.NotEnoughCredits: 403,
     edge.Forbidden: 403,
     chat.Refused: 403,
     billing.NotFound: 404,
@@ -36,8 +39,11 @@ STATUS: Final[Mapping[type[BaseException], int]] = {
     billing.Invalid: 422,
     chat.Invalid: 422,
     edge.RateLimited: 429,
+    ai.LimitExceeded: 429,
+    ai.TooManyCalls: 429,
     chat.RateLimited: 429,
     billing.InvariantBroken: 500,
+    ai.ProviderFailed: 502,
     billing.Unavailable: 503,
     chat.Unavailable: 503,
 }
@@ -59,6 +65,13 @@ PUBLIC_FACTS: Final[Mapping[str, str]] = {
     "client_msg_id": "clientMsgId",
     "limit": "limit",
     "failed": "failed",
+    "required": "required",
+    "available": "available",
+    "used": "used",
+    "allowed": "allowed",
+    "tier": "tier",
+    "upgrade": "upgrade",
+    "resets_at_ms": "resetsAt",
 }
 
 #: After what time (s) a client may try again where the error does not say.
@@ -129,10 +142,16 @@ def _public(facts: Mapping[str, Any], asset: Asset) -> dict[str, Any]:
     own = facts.get("asset")
     printed_in = own if isinstance(own, Asset) else asset
     return {
-        PUBLIC_FACTS[name]: format_minor(value, printed_in) if name.endswith("_minor") else value
+        PUBLIC_FACTS[name]: _printed(name, value, printed_in)
         for name, value in facts.items()
         if name in PUBLIC_FACTS
     }
+
+
+def _printed(name: str, value: Any, asset: Asset) -> Any:
+    if name.endswith("_minor"):
+        return format_minor(value, asset)
+    return rfc3339(value) if name.endswith("_at_ms") else value
 
 
 def _headers_of(status: int, facts: Mapping[str, Any]) -> dict[str, str]:

@@ -84,12 +84,13 @@ class Reply:
 class Document:
     """An answer that is ready to be sent as it is: a page, a picture, JSON that was made at start-up.
 
-    Its route names the media type in `media_type`, unless the document has one of its own.
+    Its route names the media type in `media_type`, and the status in `status`, unless the document has one of its own.
     """
 
     body: bytes
     media_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +98,23 @@ class Stream:
     """An answer that is written while it is sent, for what may be long. A piece is asked for when the one before was taken.
 
     What can be refused has been refused by then: an error between two pieces cuts the connection, which tells the client
-    that the answer is not complete.
+    that the answer is not complete. `close` is called when it has ended, however that was, or when its client has gone while a
+    piece was waited for; more than once, maybe.
     """
 
     pieces: AsyncIterator[bytes]
     media_type: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    close: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RawBody:
-    """A body as it came, for whoever checks a signature over it. Header names are in lower case."""
+    """A body as it came, for whoever checks a signature over it or passes it on, with the query. Header names are in lower case."""
 
     body: bytes
     headers: Mapping[str, str]
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 Answer = BaseModel | Reply | Document | Stream

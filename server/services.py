@@ -17,7 +17,7 @@ from billing_engine.consultations.takeover import WEB, Takeover
 from billing_engine.credits.purchases import sale_of
 from billing_engine.errors import NotFound, Unavailable
 from billing_engine.ledger.service import Ledger
-from billing_engine.money import Asset
+from billing_engine.money import USD, Asset
 from billing_engine.payments.methods import PaymentMethods
 from billing_engine.payments.model import Purpose
 from billing_engine.payments.ports import Gateway
@@ -26,6 +26,9 @@ from billing_engine.payments.service import PaymentService
 from billing_engine.payments.webhooks import Webhooks
 from billing_engine.payouts.service import PayoutRules, Payouts
 from billing_engine.refunds.service import Refunds
+from billing_engine.subscriptions.model import Provider
+from billing_engine.subscriptions.plans import upgrade_sale_of
+from billing_engine.subscriptions.ports import AiProvider
 from billing_engine.usage.prices import PriceBook
 from billing_engine.usage.recharges import RechargeRules
 from billing_engine.usage.recharges import recharge_of as company_recharge_of
@@ -33,9 +36,11 @@ from billing_engine.wallets.service import WalletRules, Wallets, recharge_of
 from chat.errors import NotFound as NoConversation
 from chat.service import ChatService
 from server.account_sessions import AccountStanding, SessionsOfAccounts
+from server.admin.ai_metrics import AiMetrics
 from server.admin.audit import AuditLog
 from server.admin.revenue import Revenue
 from server.admin.service import AdminDesk
+from server.ai_room import AiRoom, open_ai
 from server.api_docs.site import ApiDocs, build_docs
 from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
@@ -44,13 +49,16 @@ from server.auth.sign_ins import SignIns
 from server.companies_room import CompaniesRoom, companies_room, open_company_keys
 from server.company_news_room import CompanyNewsRoom
 from server.credits_room import CreditsRoom, open_credits
+from server.gateways.setup import open_subscriptions
 from server.identity import Identity
 from server.ids import new_id
 from server.ledger_earnings import LedgerEarnings
 from server.ledger_funds import LedgerFunds, UsageFunds
 from server.metrics import Metrics
+from server.no_subscriptions import NoSubscriptions
 from server.notifications.money import MoneyNews
 from server.notifications.outbox import Outbox
+from server.notifications.plan_letters import PlanLetters
 from server.payment_desk import PaymentDesk, open_payment_desk
 from server.payment_news import PaymentNews
 from server.payment_reports import PaymentReportNews, day_bounds
@@ -66,10 +74,12 @@ from server.session_views import billing_state
 from server.settings import Settings
 from server.storage.collection import Collections
 from server.storage.errors import StoreUnavailable
+from server.storage.repositories.ai_days import CollectionDays
 from server.storage.repositories.audit import CollectionAudit
 from server.storage.repositories.claims import CollectionClaims
 from server.storage.repositories.directory import CollectionDirectory
 from server.storage.repositories.gateway_events import CollectionInbox
+from server.storage.repositories.headcount import CollectionHeadcount
 from server.storage.repositories.lawyers import CollectionLawyers
 from server.storage.repositories.leases import CollectionLeases
 from server.storage.repositories.payment_methods import CollectionMethods
@@ -115,10 +125,13 @@ class Services:
     prices: PriceBook
     company_news: CompanyNewsRoom
     usage: UsageRoom
+    ai: AiRoom
     companies: CompaniesRoom
     audit: AuditLog
     admin: AdminDesk
     revenue: Revenue
+    ai_metrics: AiMetrics
+    ai_days: CollectionDays
     transcripts: Transcripts
     metrics: Metrics
     docs: ApiDocs
@@ -191,6 +204,7 @@ async def wire(
     company_news: CompanyNewsRoom,
     metrics: Metrics,
     gateways: Mapping[str, Gateway],
+    ai_providers: Mapping[Provider, AiProvider],
     readiness: dict[str, Callable[[], Awaitable[None]]],
     role: str = WEB,
 ) -> Wired:
@@ -273,6 +287,7 @@ async def wire(
             Purpose.WALLET: recharge_of,
             Purpose.CREDITS: sale_of,
             Purpose.COMPANY: company_recharge_of,
+            Purpose.PLAN: upgrade_sale_of,
         },
         observer=payment_news,
     )
@@ -294,6 +309,19 @@ async def wire(
         observer=payment_news,
         outbox=identity.outbox,
     )
+    ai = await open_ai(
+        collections,
+        ledger=ledger,
+        clock=clock,
+        payments=payments,
+        gateway=await open_subscriptions(settings, gateways, collections, clock) or NoSubscriptions(),
+        providers=ai_providers,
+        tiers=settings.tiers(),
+        prices=settings.model_prices(),
+        news=PlanLetters(identity.outbox),
+        asset=USD,
+        owner=consultations.owner,
+    )
     webhooks = Webhooks(
         payments=payments,
         inbox=await CollectionInbox.open(collections),
@@ -301,6 +329,7 @@ async def wire(
         on_refund=payment_desk.refunds.take,
         on_dispute=payment_desk.disputes.take,
         on_method=payment_methods.hear,
+        on_subscription=ai.plans.hear,
     )
     money_news = MoneyNews(identity.outbox)
     credits_room = await open_credits(
@@ -387,6 +416,9 @@ async def wire(
         news=PaymentReportNews(outbox=identity.outbox, directory=directory, metrics=metrics),
     )
     audit = AuditLog(await CollectionAudit.open(collections), clock)
+    ai_days = await CollectionDays.open(
+        collections, ai.rows, clock, day_of=ledger.day_of, bounds=partial(day_bounds, zone=settings.zone)
+    )
     services = Services(
         asset=settings.asset,
         accounts=identity.accounts,
@@ -416,6 +448,7 @@ async def wire(
         credits=credits_room,
         prices=prices,
         usage=usage,
+        ai=ai,
         company_news=company_news,
         companies=companies,
         audit=audit,
@@ -430,6 +463,21 @@ async def wire(
             company_asset=settings.company_asset,
         ),
         revenue=Revenue(books=ledger, clock=clock, asset=settings.asset, zone=settings.zone),
+        ai_days=ai_days,
+        ai_metrics=AiMetrics(
+            calls=ai_days,
+            changes=ai.changes,
+            subscriptions=ai.subscriptions,
+            heads=await CollectionHeadcount.open(collections),
+            sales=ledger,
+            clock=clock,
+            day_of=ledger.day_of,
+            bounds=partial(day_bounds, zone=settings.zone),
+            rules=settings.metric_rules(),
+            targets=settings.targets(),
+            asset=USD,
+            timezone=settings.timezone,
+        ),
         transcripts=Transcripts(
             consultations=consultations, chat=chat, accounts=identity.accounts, zone=settings.zone
         ),

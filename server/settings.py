@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from email.utils import parseaddr
@@ -25,12 +26,19 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from billing_engine.credits.pricing import CreditPackage
 from billing_engine.errors import Invalid
-from billing_engine.money import ASSETS, Asset, parse_minor
+from billing_engine.money import ASSETS, USD, Asset, parse_minor
+from billing_engine.subscriptions.catalogue import ModelPrices, Tiers, without_price
+from billing_engine.subscriptions.metrics import Rules
 from server.credit_packages import SHIPPED, PackagesInvalid, load_packages
+from server.metric_targets import Targets, TargetsInvalid, parse_targets
+from server.model_file import SHIPPED as SHIPPED_MODELS
+from server.model_file import ModelsInvalid, load_models
 from server.notifications.options import SmtpSecurity
 from server.price_file import SHIPPED as SHIPPED_PRICES
 from server.price_file import OverridesInvalid, PriceFile, PriceFileInvalid, load_price_file, with_overrides
 from server.rate_limits.model import parse_allowance
+from server.tier_file import SHIPPED as SHIPPED_TIERS
+from server.tier_file import TiersInvalid, load_tiers
 
 #: Signs tokens on a developer's machine. Everybody knows it, so production refuses it.
 DEVELOPMENT_SECRET: Final = "tarazu-development-secret-known-to-everybody"  # noqa: S105 (no secret)
@@ -38,6 +46,9 @@ _SQLITE: Final = "sqlite:///"
 _MONGO: Final = ("mongodb://", "mongodb+srv://")
 _REDIS: Final = ("redis://", "rediss://", "unix://")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_AI_PROVIDERS: Final = ("openai", "anthropic", "google_ai", "huggingface", "aws_bedrock")
+_AI_KEYS: Final = tuple(f"{provider}_api_key" for provider in _AI_PROVIDERS)
+_AI_BASE_URLS: Final = tuple(f"{provider}_base_url" for provider in _AI_PROVIDERS)
 #: Two names this alike are one name, misspelt.
 _ALIKE: Final = 0.85
 
@@ -173,6 +184,24 @@ class Settings(BaseSettings):
     stripe_url: str = "https://api.stripe.com"
     checkout_success_url: str = ""
     checkout_cancel_url: str = ""
+    stripe_fee_percent: str = "2.9"
+    stripe_fee_fixed: str = "0.30"
+
+    ai_tiers_file: str = ""
+    ai_models_file: str = ""
+    ai_budget_percent: str = "20"
+    metrics_targets: str = ""
+    ai_timeout_seconds: Annotated[int, Field(ge=1, le=900)] = 120
+    openai_api_key: SecretStr = SecretStr("")
+    openai_base_url: str = "https://api.openai.com"
+    anthropic_api_key: SecretStr = SecretStr("")
+    anthropic_base_url: str = "https://api.anthropic.com"
+    google_ai_api_key: SecretStr = SecretStr("")
+    google_ai_base_url: str = "https://generativelanguage.googleapis.com"
+    huggingface_api_key: SecretStr = SecretStr("")
+    huggingface_base_url: str = "https://router.huggingface.co"
+    aws_bedrock_api_key: SecretStr = SecretStr("")
+    aws_bedrock_base_url: str = "https://bedrock-runtime.us-east-1.amazonaws.com"
 
     @property
     def has_razorpay(self) -> bool:
@@ -212,6 +241,27 @@ class Settings(BaseSettings):
     def packages(self) -> tuple[CreditPackage, ...]:
         """What `CREDIT_PACKAGES` lists, or the packages that ship. Raises `PackagesInvalid`."""
         return load_packages(Path(self.credit_packages) if self.credit_packages else SHIPPED)
+
+    def tiers(self) -> Tiers:
+        """What `AI_TIERS_FILE` lists, or the tiers that ship. Raises `TiersInvalid`."""
+        return load_tiers(Path(self.ai_tiers_file) if self.ai_tiers_file else SHIPPED_TIERS)
+
+    def model_prices(self) -> ModelPrices:
+        """What `AI_MODELS_FILE` lists, or the models that ship. Raises `ModelsInvalid`."""
+        return load_models(Path(self.ai_models_file) if self.ai_models_file else SHIPPED_MODELS)
+
+    def metric_rules(self) -> Rules:
+        """What fees and budgets are reckoned by: `STRIPE_FEE_PERCENT`, `STRIPE_FEE_FIXED`, `AI_BUDGET_PERCENT`."""
+        return Rules(
+            fee_bp=_hundredths(self.stripe_fee_percent),
+            fee_fixed_minor=parse_minor(self.stripe_fee_fixed, USD),
+            budget_bp=_hundredths(self.ai_budget_percent),
+            ranks={tier.name: tier.rank for tier in self.tiers()},
+        )
+
+    def targets(self) -> Targets:
+        """What `METRICS_TARGETS` lists. Raises `TargetsInvalid`."""
+        return parse_targets(self.metrics_targets)
 
     @property
     def company_asset(self) -> Asset:
@@ -340,7 +390,18 @@ class Settings(BaseSettings):
             raise ValueError("must not be negative")
         return value
 
-    @field_validator("commission_percent")
+    @field_validator("stripe_fee_fixed")
+    @classmethod
+    def _exact_fee(cls, value: str) -> str:
+        try:
+            fee_minor = parse_minor(value, USD)
+        except Invalid as exc:
+            raise ValueError(exc.facts["problem"]) from exc
+        if fee_minor < 0:
+            raise ValueError("must not be negative")
+        return value
+
+    @field_validator("commission_percent", "stripe_fee_percent", "ai_budget_percent")
     @classmethod
     def _exact_percent(cls, value: str) -> str:
         _hundredths(value)
@@ -386,10 +447,39 @@ class Settings(BaseSettings):
             yield f"PRICE_BOOK: {exc}"
         except OverridesInvalid as exc:
             yield f"USAGE_PRICES: {exc}"
+        yield from self._uncallable()
         yield from self._unreachable()
         yield from self._unpayable()
         if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):
             yield "ADMIN_EMAIL: set it together with ADMIN_PASSWORD, or neither"
+
+    def _uncallable(self) -> Iterable[str]:
+        """What AI calls and their metrics lack."""
+        try:
+            self.targets()
+        except TargetsInvalid as exc:
+            yield f"METRICS_TARGETS: {exc}"
+        tiers, prices = None, None
+        try:
+            tiers = self.tiers()
+        except TiersInvalid as exc:
+            yield f"AI_TIERS_FILE: {exc}"
+        try:
+            prices = self.model_prices()
+        except ModelsInvalid as exc:
+            yield f"AI_MODELS_FILE: {exc}"
+        if tiers is not None and prices is not None and (unpriced := without_price(tiers, prices)):
+            yield f"AI_TIERS_FILE: {'; '.join(unpriced)} has no price in AI_MODELS_FILE"
+        for name in _AI_BASE_URLS:
+            parts = urlsplit(getattr(self, name))
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+                yield f"{name.upper()}: must be a URL such as https://api.example.com"
+            elif parts.username is not None or parts.password is not None:
+                yield f"{name.upper()}: must not have a user or a password"
+        for name in _AI_KEYS:
+            # It becomes a header: a line break in it would start another one.
+            if not re.fullmatch(r"[!-~]*", _text(getattr(self, name))):
+                yield f"{name.upper()}: must be one word of plain ASCII"
 
     def _unpayable(self) -> Iterable[str]:
         """What the payment gateways lack."""
@@ -439,13 +529,20 @@ class Settings(BaseSettings):
             yield "PAYMENT_GATEWAY: the simulated gateway is refused when APP_ENV=production"
         if self.company_gateway == "simulated":
             yield "COMPANY_GATEWAY: the simulated gateway is refused when APP_ENV=production"
-        for name in ("razorpay_url", "stripe_url"):
-            if not self._is_private(getattr(self, name)):
-                yield f"{name.upper()}: must be https when APP_ENV=production; it is sent the gateway's key"
+        yield from self._readable_keys()
         if self.bcrypt_cost < 10:
             yield "BCRYPT_COST: must be at least 10 when APP_ENV=production"
         if self.sqlite_synchronous == "OFF":
             yield "SQLITE_SYNCHRONOUS: OFF loses acknowledged money when APP_ENV=production"
+
+    def _readable_keys(self) -> Iterable[str]:
+        """Where a key would be sent in plain text."""
+        for name in ("razorpay_url", "stripe_url"):
+            if not self._is_private(getattr(self, name)):
+                yield f"{name.upper()}: must be https when APP_ENV=production; it is sent the gateway's key"
+        for name in _AI_BASE_URLS:
+            if not self._is_private(getattr(self, name)):
+                yield f"{name.upper()}: must be https when APP_ENV=production; it is sent the provider's key"
 
     def _unfit_webhooks(self) -> Iterable[str]:
         if self.notifier is NotifierName.WEBHOOK and not self._is_private(self.notify_webhook_url):

@@ -13,6 +13,10 @@ REVENUE_CREDITS: Final = "revenue:credits"
 REVENUE_USAGE: Final = "revenue:usage"
 #: Application credits that are with people: a system account, negative by as many.
 ISSUED_CREDITS: Final = "issued:credits"
+#: What subscriptions were sold for. A system account.
+REVENUE_SUBSCRIPTIONS: Final = "revenue:subscriptions"
+#: AI credits that are with people: a system account, negative by as many.
+ISSUED_AI_CREDITS: Final = "issued:ai_credits"
 #: What lawyers were paid out. A system account.
 PAYOUTS: Final = "gateway:payouts"
 
@@ -50,3 +54,13 @@ def company_wallet_of(company_id: str) -> str:
 def receivable_of(company_id: str) -> str:
     """What a company has used and not paid yet. A system account; its balance is negative: the debt."""
     return f"receivable:{company_id}"
+
+
+def ai_credits_of(user_id: str) -> str:
+    """A subscriber's AI credits: guarded, never below zero."""
+    return f"ai:{user_id}"
+
+
+def plan_sales_of(user_id: str) -> str:
+    """Where the money of a subscription is booked. It passes through: the balance is always nothing."""
+    return f"plan:{user_id}"

@@ -12,6 +12,7 @@ class Purpose(StrEnum):
     WALLET = "wallet"
     CREDITS = "credits"
     COMPANY = "company"
+    PLAN = "plan"
 
 
 class PaymentStatus(StrEnum):
@@ -205,9 +206,27 @@ class MethodNews:
     reference: str | None = None
 
 
+class SubscriptionHint(StrEnum):
+    """What an event says of a subscription; what is true, the gateway is asked for."""
+
+    CHANGED = "CHANGED"
+    INVOICE_PAID = "INVOICE_PAID"
+    PAYMENT_FAILED = "PAYMENT_FAILED"
+    #: The payer's bank wants the payer to confirm.
+    ACTION_REQUIRED = "ACTION_REQUIRED"
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionNews:
+    """Something has happened to a subscription at the gateway; whether it is one of ours, the gateway's answer tells."""
+
+    subscription_id: str
+    kind: SubscriptionHint
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayEvent:
-    """One signed message of a gateway. `id` is its own and the same when it is sent again. At most one of the four is set: what is
+    """One signed message of a gateway. `id` is its own and the same when it is sent again. At most one of the five is set: what is
     none of them does not concern us.
     """
 
@@ -218,6 +237,7 @@ class GatewayEvent:
     refund: GatewayRefund | None = None
     dispute: GatewayDispute | None = None
     method: MethodNews | None = None
+    subscription: SubscriptionNews | None = None
 
 
 @dataclass(frozen=True, slots=True)

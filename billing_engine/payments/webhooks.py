@@ -7,7 +7,14 @@ from typing import Final
 
 from billing_engine.clock import Clock
 from billing_engine.errors import BillingError, Unavailable
-from billing_engine.payments.model import GatewayDispute, GatewayEvent, GatewayRefund, MethodNews
+from billing_engine.payments.model import (
+    Attempt,
+    GatewayDispute,
+    GatewayEvent,
+    GatewayRefund,
+    MethodNews,
+    SubscriptionNews,
+)
 from billing_engine.payments.ports import Inbox, InboxState, Letter
 from billing_engine.payments.service import PaymentService
 from billing_engine.stopping import stop_tasks
@@ -23,6 +30,7 @@ TakeRefund = Callable[[str, GatewayRefund], Awaitable[bool]]
 #: The last is when the gateway said so: of two final words the later one counts.
 TakeDispute = Callable[[str, GatewayDispute, int], Awaitable[bool]]
 TakeMethod = Callable[[str, MethodNews], Awaitable[bool]]
+TakeSubscription = Callable[[str, SubscriptionNews], Awaitable[bool]]
 
 
 async def _not_ours(_gateway: str, _news: object, _at_ms: int = 0) -> bool:
@@ -41,6 +49,7 @@ class Webhooks:
         on_refund: TakeRefund = _not_ours,
         on_dispute: TakeDispute = _not_ours,
         on_method: TakeMethod = _not_ours,
+        on_subscription: TakeSubscription = _not_ours,
     ) -> None:
         self._payments = payments
         self._inbox = inbox
@@ -48,6 +57,7 @@ class Webhooks:
         self._on_refund = on_refund
         self._on_dispute = on_dispute
         self._on_method = on_method
+        self._on_subscription = on_subscription
         self._working: set[asyncio.Task[None]] = set()
 
     async def take(self, gateway: str, *, body: bytes, headers: Mapping[str, str]) -> None:
@@ -107,10 +117,15 @@ class Webhooks:
             return await self._on_dispute(gateway, event.dispute, event.at_ms)
         if event.method is not None:
             return await self._on_method(gateway, event.method)
-        if event.attempt is None:
-            return False
-        payment = await self._payments.find(gateway, event.attempt)
+        if event.subscription is not None:
+            return await self._on_subscription(gateway, event.subscription)
+        if event.attempt is not None:
+            return await self._learn(gateway, event.attempt)
+        return False
+
+    async def _learn(self, gateway: str, attempt: Attempt) -> bool:
+        payment = await self._payments.find(gateway, attempt)
         if payment is None:
             return False
-        await self._payments.learn(payment, event.attempt)
+        await self._payments.learn(payment, attempt)
         return True

@@ -10,6 +10,7 @@ from server.api_docs import problems
 from server.api_docs.operations import BEARER, IDEMPOTENCY_KEY, operation, operation_id
 from server.api_docs.samples import Samples
 from server.api_docs.schemas import Schemas
+from server.problems import status_of
 from server.routing import Route
 
 Json = dict[str, Any]
@@ -42,6 +43,8 @@ _TAGS: Final = {
     "payouts": "Earnings that are paid out.",
     "credits": "Application credits: bought, counted, adjusted and priced. Names are snake_case here.",
     "projects": "Companies look for freelancers, who apply for a credit each. Names are snake_case here, too.",
+    "subscriptions": "Tiers, AI credits and what they were used for.",
+    "ai": "Providers of AI, called through us and paid from credits.",
     "usage": "What companies' back ends report, and what it cost.",
     "billing": "A company's billing page: wallet, usage, ledger, invoices, recharges.",
     "usage prices": "What metered usage of companies costs, and how that changes.",
@@ -167,9 +170,9 @@ def _share_responses(paths: Json) -> Json:
 def _problem_examples(rows: list[Route]) -> Json:
     errors = {error for route in rows for error in problems.errors_of(route)}
     examples: Json = {}
-    # Several classes may share a code; the first by name speaks for it.
+    # Several classes may share a code and a status; the first by name speaks for it.
     for error in sorted(errors, key=lambda one: (len(one.__mro__), one.__module__, one.__name__)):
-        code = str(getattr(error, "code", "INTERNAL"))
-        if code not in examples:
-            examples[code] = problems.example(error)
+        name = problems.example_name(str(getattr(error, "code", "INTERNAL")), status_of(error))
+        if name not in examples:
+            examples[name] = problems.example(error)
     return dict(sorted(examples.items()))

@@ -29,6 +29,7 @@ _PARAMETERS: Final[Mapping[str, str]] = {
     "type": "A type of usage in the price book (`GET /api/prices`).",
     "invoice_id": "The recharge's `invoiceId`.",
     "payment_method_id": "The saved means of payment's `paymentMethodId`.",
+    "provider": "`openai`, `anthropic`, `google`, `huggingface` or `aws`.",
 }
 _SAMPLE_OF_PARAMETER: Final[Mapping[str, str]] = {
     "session_id": "sessionId",
@@ -43,6 +44,7 @@ _SAMPLE_OF_PARAMETER: Final[Mapping[str, str]] = {
     "type": "OtherUsageIn.type",
     "invoice_id": "invoiceId",
     "payment_method_id": "PaymentMethodOut.paymentMethodId",
+    "provider": "CallOut.provider",
 }
 #: Who of a company may call.
 _RIGHTS: Final[Mapping[CompanyRight, str]] = {
@@ -76,7 +78,7 @@ def operation(route: Route, schemas: Schemas, samples: Samples, links: Json) -> 
     }
     if parameters := [*_path(route), *_query(route, schemas, samples), *_headers(route)]:
         described["parameters"] = parameters
-    if route.body is not None:
+    if route.body is not None or route.raw_limit:
         described["requestBody"] = _body(route, schemas, samples)
     described["responses"] = _responses(route, schemas, samples, links)
     described["security"] = [] if route.access.public else [{BEARER: []}]
@@ -143,6 +145,11 @@ def _headers(route: Route) -> Iterable[Json]:
 
 
 def _body(route: Route, schemas: Schemas, samples: Samples) -> Json:
+    if route.raw_limit:
+        # Whoever it is passed on to says what is in it.
+        example = Samples({}).of({"type": "object"}, model=route.response.__name__, field="asked")
+        content = {"schema": {"type": "object"}, "example": example}
+        return {"required": True, "content": {"application/json": content}}
     if route.body is None:
         return {}
     ref = schemas.ref(route.body, "validation")

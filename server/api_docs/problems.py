@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from billing_engine.errors import InvariantBroken, NotEnough, NotFound
 from billing_engine.money import INR
+from billing_engine.subscriptions.errors import LimitExceeded, NotEnoughCredits, TooManyCalls
 from server.errors import (
     BodyTooLarge,
     Forbidden,
@@ -29,6 +30,17 @@ _FACTS: Final[Mapping[ErrorType, Mapping[str, Any]]] = {
     NotEnough: {"required_minor": 5_000, "available_minor": 1_250, "asset": INR},
     ValidationFailed: {"errors": [("amount", "must be a plain decimal number such as 500.00")]},
     RateLimited: {"retry_after_s": 30},
+    NotEnoughCredits: {"required": "12.39", "available": "6.50"},
+    LimitExceeded: {
+        "limit": "requests",
+        "used": 1_000,
+        "allowed": 1_000,
+        "tier": "starter",
+        "upgrade": "professional",
+        "resets_at_ms": 1_795_000_000_000,
+        "retry_after_s": 86_400,
+    },
+    TooManyCalls: {"limit": 5, "retry_after_s": 1},
 }
 _REQUEST_ID: Final = "019aa5e4f1c97d21"
 #: In every problem, whatever its code.
@@ -54,6 +66,21 @@ PROBLEM: Final[Json] = {
         },
         "required": {"type": "string", "description": "`INSUFFICIENT_BALANCE`: what the wallet must hold."},
         "available": {"type": "string", "description": "`INSUFFICIENT_BALANCE`: what may be spent now."},
+        "tier": {"type": "string", "description": "`LIMIT_EXCEEDED` and the like: the caller's tier."},
+        "upgrade": {
+            "anyOf": [{"type": "string"}, {"type": "null"}],
+            "description": "The smallest tier that would do; null: there is none.",
+        },
+        "used": {
+            "type": "integer",
+            "description": "`LIMIT_EXCEEDED`: what is used and reserved in this cycle.",
+        },
+        "allowed": {"type": "integer", "description": "`LIMIT_EXCEEDED`: what the tier allows in a cycle."},
+        "resetsAt": {
+            "type": "string",
+            "format": "date-time",
+            "description": "`LIMIT_EXCEEDED`: when the cycle ends.",
+        },
     },
     "required": ["type", "title", "status", "code", "detail", "requestId"],
 }
@@ -84,6 +111,8 @@ def errors_of(route: Route) -> tuple[ErrorType, ...]:
     found: list[ErrorType] = [*route.errors]
     if route.body is not None:
         found += [MalformedJson, BodyTooLarge, UnsupportedMediaType, ValidationFailed]
+    if route.raw_limit:
+        found += [MalformedJson, BodyTooLarge, ValidationFailed]
     if route.query is not None:
         found.append(ValidationFailed)
     if not route.access.public:
@@ -129,10 +158,17 @@ def response(status: int, errors: Mapping[str, list[ErrorType]]) -> Json:
                         {"properties": {"status": {"const": status}, "code": {"enum": list(errors)}}},
                     ]
                 },
-                "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in errors},
+                "examples": {
+                    code: {"$ref": f"#/components/examples/{example_name(code, status)}"} for code in errors
+                },
             }
         },
     }
+
+
+def example_name(code: str, status: int) -> str:
+    """Of the example among the components: products may use one code with different statuses."""
+    return f"{code}-{status}"
 
 
 def example(error: ErrorType) -> Json:

@@ -3,9 +3,14 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+from billing_engine.clock import Clock
 from billing_engine.payments.ports import Gateway
+from billing_engine.subscriptions.ports import SubscriptionGateway
 from server.gateways.simulated import SimulatedGateway
-from server.settings import Settings
+from server.gateways.simulated_subscriptions import SimulatedSubscriptions
+from server.settings import AppEnv, Settings
+from server.storage.collection import Collections
+from server.storage.repositories.simulated_subscriptions import CollectionAgreements
 
 
 @asynccontextmanager
@@ -46,3 +51,25 @@ async def open_gateways(settings: Settings) -> AsyncIterator[Mapping[str, Gatewa
     finally:
         for close in closing:
             await close()
+
+
+async def open_subscriptions(
+    settings: Settings, gateways: Mapping[str, Gateway], collections: Collections, clock: Clock
+) -> SubscriptionGateway | None:
+    """Through whom subscriptions are sold: Stripe where its keys are set, else the simulated one. None: in production without keys,
+    where nothing is sold. It lives as long as the `gateways` do.
+    """
+    if settings.has_stripe:
+        from server.gateways.stripe import StripeGateway  # noqa: PLC0415
+        from server.gateways.stripe_subscriptions import StripeSubscriptions  # noqa: PLC0415
+
+        stripe = gateways[StripeGateway.name]
+        if isinstance(stripe, StripeGateway):
+            return StripeSubscriptions(
+                stripe.connection,
+                success_url=settings.checkout_success_url,
+                cancel_url=settings.checkout_cancel_url,
+            )
+    if settings.app_env is AppEnv.PRODUCTION:
+        return None
+    return SimulatedSubscriptions(await CollectionAgreements.open(collections), clock)

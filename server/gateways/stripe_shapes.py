@@ -4,7 +4,7 @@ A payment is a PaymentIntent: one of them may see several cards fail before one 
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from billing_engine.payments.model import (
     Attempt,
@@ -16,9 +16,8 @@ from billing_engine.payments.model import (
     RefundStatus,
     SavedMethod,
 )
+from server.gateways.stripe_fields import Json, id_of, instant_ms, number, text
 from server.gateways.stripe_money import from_stripe
-
-Json = Mapping[str, Any]
 
 #: Where our own ids stand in the metadata of what we make at Stripe.
 PAYMENT: Final = "payment"
@@ -49,19 +48,14 @@ _DISPUTE: Final[Mapping[str, DisputeStatus]] = {
 _SAVED: Final = "off_session"
 
 
-def instant_ms(found: Json) -> int:
-    """When it was made."""
-    return 1000 * _number(found, "created")
-
-
 def was_tried(intent: Json) -> bool:
     """Whether somebody has tried to pay: before that, an intent is no attempt."""
-    return _text(intent, "status") != "requires_payment_method" or _failure(intent) is not None
+    return text(intent, "status") != "requires_payment_method" or _failure(intent) is not None
 
 
 def attempt_of_intent(intent: Json) -> Attempt:
     """A PaymentIntent, with `latest_charge` expanded or not: without it, nothing is known of refunds and little of the card."""
-    word = _text(intent, "status")
+    word = text(intent, "status")
     status, failure = _INTENT.get(word, AttemptStatus.PENDING), None
     if word == "requires_payment_method" and (failure := _failure(intent)):
         status = AttemptStatus.FAILED
@@ -70,17 +64,17 @@ def attempt_of_intent(intent: Json) -> Attempt:
     charge = intent.get("latest_charge")
     charge = charge if isinstance(charge, Mapping) else {}
     taken = "amount_received" if status is AttemptStatus.COLLECTED else "amount"
-    amount_minor, currency = from_stripe(_number(intent, taken), _text(intent, "currency"))
-    refunded = _number(charge, "amount_refunded") if charge else 0
+    amount_minor, currency = from_stripe(number(intent, taken), text(intent, "currency"))
+    refunded = number(charge, "amount_refunded") if charge else 0
     return Attempt(
-        id=_text(intent, "id"),
+        id=text(intent, "id"),
         order_id=None,
         reference=_ours(intent, PAYMENT),
         amount_minor=amount_minor,
         currency=currency,
         status=status,
         at_ms=instant_ms(intent),
-        refunded_minor=from_stripe(refunded, _text(intent, "currency"))[0],
+        refunded_minor=from_stripe(refunded, text(intent, "currency"))[0],
         failure=failure,
         method=_kept_by(intent, charge),
     )
@@ -88,18 +82,18 @@ def attempt_of_intent(intent: Json) -> Attempt:
 
 def attempt_of_session(session: Json, failure: str | None) -> Attempt | None:
     """What a Checkout session tells of its payment, which it only names. None: it has none yet, or is no payment."""
-    intent = _id(session.get("payment_intent"))
+    intent = id_of(session.get("payment_intent"))
     if intent is None or session.get("mode") != "payment":
         return None
-    amount_minor, currency = from_stripe(_number(session, "amount_total"), _text(session, "currency"))
-    if _text(session, "payment_status") == "paid":
+    amount_minor, currency = from_stripe(number(session, "amount_total"), text(session, "currency"))
+    if text(session, "payment_status") == "paid":
         status, failure = AttemptStatus.COLLECTED, None
     else:
         status = AttemptStatus.FAILED if failure else AttemptStatus.PENDING
     return Attempt(
         id=intent,
-        order_id=_text(session, "id"),
-        reference=_id(session.get("client_reference_id")) or _ours(session, PAYMENT),
+        order_id=text(session, "id"),
+        reference=id_of(session.get("client_reference_id")) or _ours(session, PAYMENT),
         amount_minor=amount_minor,
         currency=currency,
         status=status,
@@ -110,16 +104,16 @@ def attempt_of_session(session: Json, failure: str | None) -> Attempt | None:
 
 def attempt_of_charge(charge: Json) -> Attempt | None:
     """A charge that was refunded, as the payment that it is of. None: it is of none, so not ours."""
-    intent = _id(charge["payment_intent"])
+    intent = id_of(charge["payment_intent"])
     if intent is None:
         return None
-    word = _text(charge, "status")
+    word = text(charge, "status")
     if word == "succeeded":
         status = AttemptStatus.COLLECTED if charge["captured"] else AttemptStatus.AUTHORIZED
     else:
         status = AttemptStatus.FAILED if word == "failed" else AttemptStatus.PENDING
     taken = "amount_captured" if status is AttemptStatus.COLLECTED else "amount"
-    amount_minor, currency = from_stripe(_number(charge, taken), _text(charge, "currency"))
+    amount_minor, currency = from_stripe(number(charge, taken), text(charge, "currency"))
     return Attempt(
         id=intent,
         order_id=None,
@@ -129,40 +123,40 @@ def attempt_of_charge(charge: Json) -> Attempt | None:
         currency=currency,
         status=status,
         at_ms=instant_ms(charge),
-        refunded_minor=from_stripe(_number(charge, "amount_refunded"), _text(charge, "currency"))[0],
+        refunded_minor=from_stripe(number(charge, "amount_refunded"), text(charge, "currency"))[0],
         failure=str(charge.get("failure_code") or "failed") if status is AttemptStatus.FAILED else None,
     )
 
 
 def refund_of(refund: Json) -> GatewayRefund | None:
     """None: it is of a charge without a payment, so not ours."""
-    intent = _id(refund["payment_intent"])
+    intent = id_of(refund["payment_intent"])
     if intent is None:
         return None
-    amount_minor, currency = from_stripe(_number(refund, "amount"), _text(refund, "currency"))
+    amount_minor, currency = from_stripe(number(refund, "amount"), text(refund, "currency"))
     return GatewayRefund(
-        id=_text(refund, "id"),
+        id=text(refund, "id"),
         payment_id=intent,
         reference=_ours(refund, REFUND),
         amount_minor=amount_minor,
         currency=currency,
-        status=_REFUND.get(_text(refund, "status"), RefundStatus.PENDING),
+        status=_REFUND.get(text(refund, "status"), RefundStatus.PENDING),
         at_ms=instant_ms(refund),
     )
 
 
 def dispute_of(dispute: Json) -> GatewayDispute | None:
     """None: it is about a charge without a payment, so not ours. What is neither won nor lost is open, an inquiry too."""
-    intent = _id(dispute["payment_intent"])
+    intent = id_of(dispute["payment_intent"])
     if intent is None:
         return None
-    amount_minor, currency = from_stripe(_number(dispute, "amount"), _text(dispute, "currency"))
+    amount_minor, currency = from_stripe(number(dispute, "amount"), text(dispute, "currency"))
     return GatewayDispute(
-        id=_text(dispute, "id"),
+        id=text(dispute, "id"),
         payment_id=intent,
         amount_minor=amount_minor,
         currency=currency,
-        status=_DISPUTE.get(_text(dispute, "status"), DisputeStatus.OPEN),
+        status=_DISPUTE.get(text(dispute, "status"), DisputeStatus.OPEN),
         reason=str(dispute.get("reason") or "general"),
         at_ms=instant_ms(dispute),
     )
@@ -170,9 +164,9 @@ def dispute_of(dispute: Json) -> GatewayDispute | None:
 
 def kept_by_setup(setup: Json) -> MethodNews | None:
     """The means of payment that a SetupIntent has kept, with `payment_method` expanded or not. None: not yet, or for nobody."""
-    method, customer = setup.get("payment_method"), _id(setup.get("customer"))
-    method_id = _id(method)
-    if _text(setup, "status") != "succeeded" or method_id is None or customer is None:
+    method, customer = setup.get("payment_method"), id_of(setup.get("customer"))
+    method_id = id_of(method)
+    if text(setup, "status") != "succeeded" or method_id is None or customer is None:
         return None
     label = _label(method) if isinstance(method, Mapping) else _first_type(setup)
     return MethodNews(
@@ -182,14 +176,14 @@ def kept_by_setup(setup: Json) -> MethodNews | None:
 
 def detached(method: Json, previous: Json) -> MethodNews:
     """A payment method that no customer has any more. `previous` are the event's earlier values: whose it was."""
-    customer = _id(previous.get("customer")) or ""
-    return MethodNews(SavedMethod(_text(method, "id"), customer, _label(method)), is_usable=False)
+    customer = id_of(previous.get("customer")) or ""
+    return MethodNews(SavedMethod(text(method, "id"), customer, _label(method)), is_usable=False)
 
 
 def _kept_by(intent: Json, charge: Json) -> SavedMethod | None:
     """Only what the payer has agreed to have charged again, and only once it has paid."""
-    method, customer = _id(intent.get("payment_method")), _id(intent.get("customer"))
-    tried = _INTENT.get(_text(intent, "status")) in {AttemptStatus.COLLECTED, AttemptStatus.AUTHORIZED}
+    method, customer = id_of(intent.get("payment_method")), id_of(intent.get("customer"))
+    tried = _INTENT.get(text(intent, "status")) in {AttemptStatus.COLLECTED, AttemptStatus.AUTHORIZED}
     if not tried or method is None or customer is None or intent.get("setup_future_usage") != _SAVED:
         return None
     details = charge.get("payment_method_details")
@@ -199,7 +193,7 @@ def _kept_by(intent: Json, charge: Json) -> SavedMethod | None:
 
 def _label(details: Json) -> str:
     """`visa •••• 4242`, or as much of it as there is."""
-    kind = _text(details, "type")
+    kind = text(details, "type")
     facts = details.get(kind)
     facts = facts if isinstance(facts, Mapping) else {}
     name = str(facts.get("brand") or facts.get("bank_name") or kind)
@@ -221,24 +215,3 @@ def _failure(intent: Json) -> str | None:
 def _ours(found: Json, name: str) -> str | None:
     value = (found.get("metadata") or {}).get(name)
     return value if isinstance(value, str) and value else None
-
-
-def _id(value: object) -> str | None:
-    """Of an object that may be expanded."""
-    if isinstance(value, Mapping):
-        return _text(value, "id")
-    return value if isinstance(value, str) and value else None
-
-
-def _text(found: Json, name: str) -> str:
-    value = found[name]
-    if not isinstance(value, str) or not value:
-        raise TypeError(name)
-    return value
-
-
-def _number(found: Json, name: str) -> int:
-    value = found[name]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(name)
-    return value

@@ -7,16 +7,20 @@ from typing import Any, Final
 import stripe
 
 from billing_engine.payments.errors import WebhookInvalid
-from billing_engine.payments.model import GatewayEvent
+from billing_engine.payments.model import GatewayEvent, SubscriptionHint, SubscriptionNews
+from server.gateways.stripe_fields import instant_ms, text
 from server.gateways.stripe_shapes import (
     attempt_of_charge,
     attempt_of_intent,
     attempt_of_session,
     detached,
     dispute_of,
-    instant_ms,
     kept_by_setup,
     refund_of,
+)
+from server.gateways.stripe_subscription_shapes import (
+    subscription_id_of_invoice,
+    subscription_id_of_session,
 )
 
 #: An older signature may be a recorded one that is sent again. Source: https://docs.stripe.com/webhooks
@@ -74,7 +78,22 @@ def _event(event: Any) -> GatewayEvent:
 
 
 def _session(failure: str | None = None) -> _Reader:
-    return lambda found, _previous: {"attempt": attempt_of_session(found, failure)}
+    return lambda found, _previous: {
+        "attempt": attempt_of_session(found, failure),
+        "subscription": _news(subscription_id_of_session(found), SubscriptionHint.CHANGED),
+    }
+
+
+def _subscription(found: Mapping[str, Any], _previous: Mapping[str, Any]) -> dict[str, Any]:
+    return {"subscription": _news(text(found, "id"), SubscriptionHint.CHANGED)}
+
+
+def _invoice(kind: SubscriptionHint) -> _Reader:
+    return lambda found, _previous: {"subscription": _news(subscription_id_of_invoice(found), kind)}
+
+
+def _news(subscription_id: str | None, kind: SubscriptionHint) -> SubscriptionNews | None:
+    return None if subscription_id is None else SubscriptionNews(subscription_id, kind)
 
 
 def _intent(found: Mapping[str, Any], _previous: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +129,14 @@ _READERS: Final[Mapping[str, _Reader]] = {
     "charge.dispute.closed": _dispute,
     "charge.dispute.funds_withdrawn": _dispute,
     "charge.dispute.funds_reinstated": _dispute,
+    "customer.subscription.created": _subscription,
+    "customer.subscription.updated": _subscription,
+    "customer.subscription.deleted": _subscription,
+    "customer.subscription.paused": _subscription,
+    "customer.subscription.resumed": _subscription,
+    "invoice.paid": _invoice(SubscriptionHint.INVOICE_PAID),
+    "invoice.payment_failed": _invoice(SubscriptionHint.PAYMENT_FAILED),
+    "invoice.payment_action_required": _invoice(SubscriptionHint.ACTION_REQUIRED),
     "setup_intent.succeeded": lambda found, _previous: {"method": kept_by_setup(found)},
     "payment_method.detached": lambda found, previous: {"method": detached(found, previous)},
 }

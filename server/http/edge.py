@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from server.admin.audit import AuditLog
@@ -48,6 +49,8 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 CALLER: Final = web.RequestKey("caller", Principal)
 ROUTE: Final = web.RequestKey("route", Route)
 
+#: How often it is looked whether the client of a stream is still there.
+_ALONE_EVERY_S: Final = 0.5
 _BEARER: Final = re.compile(r"Bearer +([\x21-\x7e]{1,4096}) *", re.IGNORECASE)
 _log = structlog.get_logger(__name__)
 
@@ -266,12 +269,49 @@ def _under(call: Call[Any, Any], operation_id: str) -> Call[Any, Any]:
 
 def _document(route: Route, document: Document) -> web.Response:
     headers = {"Content-Type": document.media_type or route.media_type, **document.headers}
-    return web.Response(body=document.body, status=route.status, headers=headers)
+    return web.Response(body=document.body, status=document.status or route.status, headers=headers)
 
 
 def _stream(route: Route, stream: Stream) -> web.Response:
     headers = {"Content-Type": stream.media_type, **stream.headers}
-    return web.Response(body=_whole_or_cut(route, stream), status=route.status, headers=headers)
+    body = _whole_or_cut(route, stream)
+    if stream.close is None:
+        return web.Response(body=body, status=route.status, headers=headers)
+    return _Watched(stream.close, body=body, status=route.status, headers=headers)
+
+
+class _Watched(web.Response):
+    """A streamed answer whose source hears when nobody reads it any more, also while it has nothing to send."""
+
+    def __init__(self, close: Callable[[], Awaitable[None]], **answer: Any) -> None:
+        super().__init__(**answer)
+        self._close = close
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        try:
+            return await super().prepare(request)
+        except BaseException:
+            await self._close()
+            raise
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        watch = asyncio.create_task(self._watch())
+        try:
+            await super().write_eof(data)
+        finally:
+            watch.cancel()
+            await self._close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_ALONE_EVERY_S)
+            if self._is_alone():
+                await self._close()
+                return
+
+    def _is_alone(self) -> bool:
+        transport = None if self._req is None else self._req.transport
+        return transport is None or transport.is_closing()
 
 
 async def _whole_or_cut(route: Route, stream: Stream) -> AsyncIterator[bytes]:

@@ -47,7 +47,8 @@ async def read_raw(request: web.Request, limit: int) -> RawBody:
         ClientGone, MalformedJson; `web.HTTPRequestEntityTooLarge` from aiohttp.
     """
     raw = await _read(request.clone(client_max_size=limit))
-    return RawBody(raw, {name.lower(): value for name, value in request.headers.items()})
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return RawBody(raw, headers, dict(request.query))
 
 
 async def _read(request: web.BaseRequest) -> bytes:

@@ -10,12 +10,18 @@ from server.notifications.company_letters import KINDS as COMPANY_KINDS
 from server.notifications.company_letters import company_letter
 from server.notifications.model import Kind, Notice, Notification
 from server.notifications.payment_letters import KINDS, payment_letter
+from server.notifications.plan_letters import KINDS as PLAN_KINDS
+from server.notifications.plan_letters import plan_letter
 from server.wire import rfc3339
 
 #: In the template of the app's page for new passwords.
 PLACEHOLDER: Final = "{token}"
 #: Kinds whose letters are rows of a table, and who reads it.
-_TABLED: Final = dict.fromkeys(KINDS, payment_letter) | dict.fromkeys(COMPANY_KINDS, company_letter)
+_TABLED: Final = (
+    dict.fromkeys(KINDS, payment_letter)
+    | dict.fromkeys(COMPANY_KINDS, company_letter)
+    | dict.fromkeys(PLAN_KINDS, plan_letter)
+)
 #: How long an invitation's token works: people are away, and somebody waits for nothing meanwhile.
 INVITATION_MS: Final = 7 * 86_400_000
 

@@ -17,6 +17,9 @@ from billing_engine.payouts.audit import audit_payouts
 from billing_engine.payouts.model import Payout
 from billing_engine.refunds.audit import audit_refunds
 from billing_engine.refunds.model import RefundBook, RefundRequest
+from billing_engine.subscriptions.audit import audit_subscriptions
+from billing_engine.subscriptions.metrics import Used
+from billing_engine.subscriptions.ports import CallRow
 from billing_engine.usage.audit import UsageRecords, audit_usage
 from billing_engine.verification import Findings
 
@@ -41,6 +44,8 @@ class Books:
     refund_requests: Iterable[RefundRequest]
     applications: Iterable[Application]
     projects: Iterable[Project]
+    calls: Iterable[CallRow]
+    call_days: Mapping[str, Mapping[tuple[str, str], Used]]
     metered: UsageRecords
 
 
@@ -68,11 +73,12 @@ def audit_books(books: Books, *, now_ms: int, abandon_ms: int) -> Findings:
     refunded = audit_refunds(books.refund_books, books.refund_requests, sessions, entries)
     projects = {project.id: project for project in books.projects}
     credited = audit_credits(books.applications, projects, payments, entries)
+    subscribed = audit_subscriptions(books.calls, books.call_days, payments, accounts, entries)
     metered = audit_usage(books.metered, payments, accounts, entries, now_ms=now_ms)
     reports = Findings()
     if books.reported_activity is not None:
         reports = audit_activity(books.rows, books.reported_activity)
-    for part in (bills, gone_back, paid_out, refunded, credited, metered, reports):
+    for part in (bills, gone_back, paid_out, refunded, credited, subscribed, metered, reports):
         found.unfinished += part.unfinished
         found.broken += part.broken
         found.counted |= part.counted

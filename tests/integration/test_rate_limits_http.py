@@ -133,6 +133,8 @@ def test_the_routes_that_are_limited_are_the_known_ones():
         "POST /api/company/members": "register",
         "POST /api/billing/recharge": "recharge",
         "POST /api/billing/payment-methods/setup": "recharge",
+        "POST /api/credits/upgrade": "recharge",
+        "POST /api/subscriptions/checkout": "recharge",
     }
 
 

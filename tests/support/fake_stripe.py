@@ -22,7 +22,7 @@ import aiohttp
 from aiohttp import web
 from stripe import WebhookSignature
 
-from tests.support.fake_stripe_books import StripeBooks
+from tests.support.fake_stripe_subscriptions import StripeAccount
 from tests.support.fake_stripe_wire import WRONG_ANSWERS, Keys, Refusal, nested
 
 Json = dict[str, Any]
@@ -32,13 +32,13 @@ FAULTS = (*WRONG_ANSWERS, SILENT, RESET, LOST_REPLY, BROKEN_OFF)
 
 
 class FakeStripe:
-    """The server, and what payers, banks and Stripe itself do, by the name of it (`StripeBooks`)."""
+    """The server, and what payers, banks and Stripe itself do, by the name of it (`StripeAccount`)."""
 
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
         self.key = "sk_test_" + secrets.token_hex(24)
         self.webhook_secret = "whsec_" + secrets.token_hex(24)
         self.url = ""
-        self.books = StripeBooks(now_s)
+        self.books = StripeAccount(now_s)
         self.keys = Keys()
         #: What every request meets, and how many more of them; None: all.
         self.fault: str | None = None
@@ -99,7 +99,7 @@ class FakeStripe:
 
     def __getattr__(self, name: str) -> Any:
         """`pay`, `fail`, `dispute` and all else that happens in the books, under their lock."""
-        done = getattr(StripeBooks, name, None)
+        done = getattr(StripeAccount, name, None)
         if name.startswith("_") or not callable(done):
             raise AttributeError(name)
 
@@ -241,6 +241,14 @@ class FakeStripe:
                 return books.method(name)
             case "POST", ["payment_methods", name, "detach"]:
                 return books.detach_method(name)
+            case "POST", ["products"]:
+                return books.create_product(form)
+            case "GET", ["subscriptions", name]:
+                return books.subscription(name)
+            case "POST", ["subscriptions", name]:
+                return books.update_subscription(name, form)
+            case "GET", ["invoices"]:
+                return books.list_invoices(form)
         raise Refusal(404, f"Unrecognized request URL ({method}: {path}).")
 
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from stripe import WebhookSignature
 
 from billing_engine.payments.errors import WebhookInvalid
-from billing_engine.payments.model import AttemptStatus, DisputeStatus, GatewayEvent, RefundStatus
+from billing_engine.payments.model import (
+    AttemptStatus,
+    DisputeStatus,
+    GatewayEvent,
+    RefundStatus,
+    SubscriptionHint,
+    SubscriptionNews,
+)
 from server.gateways.stripe_webhooks import _READERS, MAX_BYTES, TOLERANCE_S, StripeWebhooks
 from tests.support.fake_stripe_books import payload
 
@@ -119,6 +126,40 @@ def test_cards_that_are_kept_and_gone_are_told() -> None:
     assert went is not None
     assert (came.is_usable, went.is_usable) == (True, False)
     assert (came.method.id, came.method.customer_id) == (went.method.id, went.method.customer_id)
+
+
+@pytest.mark.parametrize("kind", ["created", "updated", "deleted", "paused", "resumed"])
+def test_subscriptions_are_hints(kind: str) -> None:
+    told = read(event(f"customer.subscription.{kind}", payload("subscription", id="sub_1")))
+
+    assert told.subscription == SubscriptionNews("sub_1", SubscriptionHint.CHANGED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        ("paid", SubscriptionHint.INVOICE_PAID),
+        ("payment_failed", SubscriptionHint.PAYMENT_FAILED),
+        ("payment_action_required", SubscriptionHint.ACTION_REQUIRED),
+    ],
+)
+def test_invoices_of_subscriptions_are_hints(kind: str, hint: SubscriptionHint) -> None:
+    invoice = payload("invoice")
+    sub_id = invoice["parent"]["subscription_details"]["subscription"]
+    of_old = {name: value for name, value in invoice.items() if name != "parent"} | {"subscription": sub_id}
+
+    for found in (invoice, of_old):
+        assert read(event(f"invoice.{kind}", found)).subscription == SubscriptionNews(sub_id, hint)
+    assert read(event(f"invoice.{kind}", {**invoice, "parent": None})).subscription is None
+
+
+def test_a_session_that_sold_a_subscription_is_no_attempt() -> None:
+    """It has no payment of its own: taken for one, a wallet would be looked for."""
+    sold = payload("checkout_session", mode="subscription", subscription="sub_1", payment_intent="pi_1")
+
+    told = read(event("checkout.session.completed", sold))
+
+    assert (told.attempt, told.subscription) == (None, SubscriptionNews("sub_1", SubscriptionHint.CHANGED))
 
 
 @pytest.mark.parametrize(
@@ -300,6 +341,8 @@ OBJECTS = {
     "charge.dispute.": payload("dispute"),
     "setup_intent.": payload("setup_intent", status="succeeded", customer="cus_1", payment_method="pm_1"),
     "payment_method.": payload("payment_method"),
+    "customer.subscription.": payload("subscription"),
+    "invoice.": payload("invoice"),
 }
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -329,6 +372,9 @@ def test_whatever_a_signed_event_holds_it_is_read_or_refused(data: st.DataObject
             assert isinstance(part.currency, str)
     if told.attempt is not None:
         assert told.attempt.reference is None or isinstance(told.attempt.reference, str)
+    if told.subscription is not None:
+        assert told.subscription.subscription_id
+        assert isinstance(told.subscription.subscription_id, str)
 
 
 def event_of(kind: str, found: dict[str, Any]) -> GatewayEvent:

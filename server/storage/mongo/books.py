@@ -23,6 +23,8 @@ from server.storage.mongo.client import MongoDatabase
 from server.storage.mongo.failures import store_failures
 from server.storage.mongo.ledger import ACCOUNTS, ENTRIES
 from server.storage.mongo.ledger_documents import row_of, touches_of, versioned_of
+from server.storage.repositories.ai_calls import AI_CALLS, call_of
+from server.storage.repositories.ai_days import AI_DAYS, used_of
 from server.storage.repositories.credits import APPLICATIONS, PROJECTS, application_of, project_of
 from server.storage.repositories.payer_refunds import DISPUTES, PAYER_REFUNDS, dispute_of, refund_of
 from server.storage.repositories.payments import PAYMENTS, payment_of
@@ -136,6 +138,8 @@ async def _read(
     requests = await all_of(REFUND_REQUESTS.name, lambda document: refund_request_of(dict(document)))
     applications = await all_of(APPLICATIONS.name, lambda document: application_of(dict(document)))
     projects = await all_of(PROJECTS.name, lambda document: project_of(dict(document)))
+    calls = await all_of(AI_CALLS.name, lambda document: call_of(dict(document)))
+    days = await all_of(AI_DAYS.name, lambda document: (document["_id"], used_of(dict(document))))
     # How far all count before the counters themselves: they may be raised meanwhile.
     counted = await all_of(USAGE_COUNTED.name, lambda document: (str(document["_id"]), int(document["seq"])))
     counters = await all_of(USAGE_COUNTERS.name, lambda document: counter_of(dict(document)))
@@ -155,6 +159,8 @@ async def _read(
         refund_requests=requests,
         applications=applications,
         projects=projects,
+        calls=calls,
+        call_days=dict(days),
         metered=UsageRecords(usages=usages, counters=counters, counted=dict(counted)),
     )
     return books, found

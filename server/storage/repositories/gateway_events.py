@@ -13,6 +13,8 @@ from billing_engine.payments.model import (
     MethodNews,
     RefundStatus,
     SavedMethod,
+    SubscriptionHint,
+    SubscriptionNews,
 )
 from billing_engine.payments.ports import InboxState, Letter
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
@@ -92,6 +94,8 @@ def _event(doc: Doc) -> GatewayEvent:
         refund=_with(GatewayRefund, RefundStatus, doc["refund"]),
         dispute=_with(GatewayDispute, DisputeStatus, doc["dispute"]),
         method=_method_news(doc["method"]),
+        # Letters from before there were subscriptions do not have it.
+        subscription=_subscription_news(doc.get("subscription")),
     )
 
 
@@ -110,6 +114,10 @@ def _attempt(doc: Doc | None) -> Attempt | None:
 
 def _method_news(doc: Doc | None) -> MethodNews | None:
     return None if doc is None else MethodNews(**{**doc, "method": SavedMethod(**doc["method"])})
+
+
+def _subscription_news(doc: Doc | None) -> SubscriptionNews | None:
+    return None if doc is None else SubscriptionNews(doc["subscription_id"], SubscriptionHint(doc["kind"]))
 
 
 def _with(kind: type[Any], status: type[Any], doc: Doc | None) -> Any:

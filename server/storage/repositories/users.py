@@ -32,6 +32,7 @@ USERS: Final = CollectionSpec(
     indexes=(
         ("created_at_ms",),
         ("role", "created_at_ms"),
+        ("role", "deleted_at_ms"),
         ("is_disabled", "created_at_ms"),
         ("company_id", "created_at_ms"),
         *((name,) for name in DUE.values()),

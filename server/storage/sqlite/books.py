@@ -12,6 +12,8 @@ from billing_engine.usage.audit import UsageRecords
 from billing_engine.verification import Findings
 from server.storage.audit import Books, audit_books
 from server.storage.collection import CollectionSpec, Doc
+from server.storage.repositories.ai_calls import AI_CALLS, call_of
+from server.storage.repositories.ai_days import AI_DAYS, used_of
 from server.storage.repositories.credits import APPLICATIONS, PROJECTS, application_of, project_of
 from server.storage.repositories.payer_refunds import DISPUTES, PAYER_REFUNDS, dispute_of, refund_of
 from server.storage.repositories.payments import PAYMENTS, payment_of
@@ -59,6 +61,8 @@ def verify_books(path: Path, *, now_ms: int, abandon_ms: int) -> Findings:
             refund_requests=map(refund_request_of, _documents(connection, REFUND_REQUESTS)),
             applications=map(application_of, _documents(connection, APPLICATIONS)),
             projects=map(project_of, _documents(connection, PROJECTS)),
+            calls=map(call_of, _documents(connection, AI_CALLS)),
+            call_days={doc["_id"]: used_of(doc) for doc in _documents(connection, AI_DAYS)},
             metered=UsageRecords(
                 usages=map(usage_of, _documents(connection, USAGES)),
                 counters=map(counter_of, _documents(connection, USAGE_COUNTERS)),

@@ -1,0 +1,1 @@
+"""Subscriptions and token-metered AI calls (SPEC 10)."""
