@@ -195,6 +195,7 @@ async def test_an_unknown_id_is_not_found(world: World, route: Route):
         assert answer.code in {
             "NOT_FOUND",
             "METHOD_NOT_ALLOWED",
+            "PROVIDER_UNKNOWN",
             "LAWYER_NOT_FOUND",
             "PAYMENT_NOT_FOUND",
             "SESSION_NOT_FOUND",

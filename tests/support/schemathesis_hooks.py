@@ -43,8 +43,10 @@ _STATE: Final = frozenset(
         "INSUFFICIENT_BALANCE",
         "IDEMPOTENCY_KEY_REUSED",
         "INVALID_RESET_TOKEN",
+        "MODEL_WITHOUT_PRICE",
         "PRICE_LIST_UNKNOWN",
         "SIGNATURE_INVALID",
+        "TIER_UNKNOWN",
         "USAGE_PRICE_INVALID",
         "USAGE_TYPE_UNKNOWN",
     }
