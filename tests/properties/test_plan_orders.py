@@ -306,9 +306,11 @@ async def test_a_downgrade_after_an_upgrade_is_not_undone_by_a_repeat(tmp_path: 
         await one.hears()
         one.passes(DAY_MS)
         await one.stage.plans.downgrade(USER, "starter", operation_id="down")
-        # Stripe has forgotten the key of the first change.
         one.passes(2 * DAY_MS)
         await one.stage.plans.fulfil(await one.stage.payments.own(payment.id, payer_id=None))
+        known = await one.stage.subscriptions.get(USER)
+        assert known is not None
+        assert (known.wanted_key, known.wanted_tier) == ("down", None)
         await one.settles()
         found = await one.standing()
         assert (found.tier, found.row[-1]) == ("professional", "starter")
