@@ -609,14 +609,8 @@ class Plans:
         """Tell the gateway which tier the next invoice is for, if it does not know. One that has ended has no next invoice."""
         if known.wanted_tier is None or known.subscription_id is None:
             return
-        try:
-            if known.status is not SubscriptionStatus.ENDED:
-                await self._tell(known, known.subscription_id, self.tiers.get(known.wanted_tier))
-        except GatewayRefused:
-            found = await self._gateway.subscription(known.subscription_id)
-            if found is not None and found.status is not SubscriptionStatus.ENDED:
-                raise
-            log.warning("a subscription ended before its new tier was told", extra={"user": known.user_id})
+        if known.status is not SubscriptionStatus.ENDED:
+            await self._tell(known, known.subscription_id, self.tiers.get(known.wanted_tier))
         await self._move(
             known.user_id,
             lambda now: (

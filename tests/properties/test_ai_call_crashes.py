@@ -61,7 +61,7 @@ PATHS = (
 )
 MODES = pytest.mark.parametrize(
     "atomic",
-    [pytest.param(True, id="atomic"), pytest.param(False, id="stepwise")],
+    [pytest.param(True, id="atomic", marks=pytest.mark.exhaustive), pytest.param(False, id="stepwise")],
 )
 
 
@@ -126,6 +126,21 @@ async def one_death(stage: AiStage, path: CallPath, at: int, moment: Moment) -> 
     await stage.check(audits=False)
 
 
+async def test_a_stream_that_a_death_has_cut_is_paid_as_far_as_it_was_noted(tmp_path: Path) -> None:
+    async with an_ai_stage(tmp_path / "t.db") as stage:
+        stream = await opened(stage)
+        pieces = stream.pieces()
+        for _ in range(3):
+            await anext(pieces)
+            stage.clock.jump_ms(2_000)
+        await stage.die()
+        await stage.reborn()
+        await stage.heal()
+        await stage.check()
+        # The third piece came after the last note.
+        assert await taken(stage) == cost(50)
+
+
 @MODES
 @pytest.mark.parametrize("path", PATHS, ids=str)
 async def test_a_store_that_fails_at_every_await(path: CallPath, atomic: bool, tmp_path: Path) -> None:
@@ -178,6 +193,8 @@ async def test_a_caller_who_goes_away_at_every_await(path: CallPath, atomic: boo
                 with suppress(asyncio.CancelledError, BillingError):
                     await task
                 try:
+                    await quiet(stage)
+                    assert not stage.calls._streams, "nobody reads it, and it is not ended"
                     await stage.calls.stop()
                     await stage.check()
                     assert await taken(stage) <= max(path.most, cost(0))

@@ -262,10 +262,14 @@ async def test_a_quote_is_good_for_its_cycle_and_its_tier(tmp_path: Path) -> Non
     async with a_subscriber(tmp_path / "t.db") as one:
         await half_way(one)
         await one.stage.plans.preview(USER, "professional", resets=False)
+        from_starter = await one.stage.plans.preview(USER, "enterprise", resets=False)
         await one.upgrades()
         await one.hears()
         with pytest.raises(NoUpgrade):
             await one.orders(key="again")
+        assert (
+            (await one.orders("enterprise", "unpaid")).amount_minor == 200_000_000 < from_starter.amount_minor
+        )
         one.passes(15 * DAY_MS - 60_000)
         cheap = await one.stage.plans.preview(USER, "enterprise", resets=False)
         one.passes(60_000)
@@ -273,7 +277,8 @@ async def test_a_quote_is_good_for_its_cycle_and_its_tier(tmp_path: Path) -> Non
             await one.orders("enterprise", "late")
         with pytest.raises(CycleOver):
             await one.stage.plans.preview(USER, "enterprise", resets=True)
-        one.passes(2 * HOUR_MS)
+        # The next one is paid before ten minutes are over.
+        await pays_invoice(one)
         await one.hears()
         dear = await one.orders("enterprise", "later")
         assert dear.amount_minor > 390_000_000 > cheap.amount_minor
@@ -301,11 +306,15 @@ async def test_a_downgrade_after_an_upgrade_is_not_undone_by_a_repeat(tmp_path: 
         await one.hears()
         one.passes(DAY_MS)
         await one.stage.plans.downgrade(USER, "starter", operation_id="down")
+        one.passes(2 * DAY_MS)
         await one.stage.plans.fulfil(await one.stage.payments.own(payment.id, payer_id=None))
+        known = await one.stage.subscriptions.get(USER)
+        assert known is not None
+        assert (known.wanted_key, known.wanted_tier) == ("down", None)
         await one.settles()
         found = await one.standing()
         assert (found.tier, found.row[-1]) == ("professional", "starter")
-        one.passes(14 * DAY_MS + 2 * HOUR_MS)
+        one.passes(12 * DAY_MS + 2 * HOUR_MS)
         await one.hears_all(random.Random(6))
         assert (await one.standing()).tier == "starter"
         await one.check()
