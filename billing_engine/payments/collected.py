@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from billing_engine.errors import InvariantBroken, Unavailable
+from billing_engine.ledger.rivals import let_rivals_finish
 from billing_engine.payments.errors import GatewayRefused
 from billing_engine.payments.model import Payment
 from billing_engine.payments.ports import Payments
@@ -46,7 +47,9 @@ class CollectedPayments:
 
     async def change(self, payment_id: str, decide: Callable[[Payment], Payment | None]) -> Payment:
         """Replace the payment by `decide` of its newest state; None leaves it. The payment as it is then."""
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            # Many who write the same payment in one rhythm would lose to one another for ever.
+            await let_rivals_finish(attempt)
             payment = await self.get(payment_id)
             changed = decide(payment)
             if changed is None:

@@ -319,6 +319,10 @@ async def _whole_or_cut(route: Route, stream: Stream) -> AsyncIterator[bytes]:
     try:
         async for piece in stream.pieces:
             yield piece
+    except Unavailable as exc:
+        # Somebody we depend on broke off: where we were is no news.
+        _log.warning("an answer was cut short", route=route.name, error=repr(exc))
+        raise ConnectionAbortedError from exc
     except Exception as exc:
         _log.warning("an answer was cut short", route=route.name, exc_info=exc)
         raise ConnectionAbortedError from exc

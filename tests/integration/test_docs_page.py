@@ -138,7 +138,8 @@ async def test_the_errors_page_shows_every_code(api: Api) -> None:
     text = (await api.anonymous.get("/docs/errors")).text
 
     for code in json.loads(api.services.docs.openapi.body)["components"]["examples"]:
-        assert f"<code>{code}</code>" in text
+        # The same code may come with two statuses.
+        assert f"<code>{re.sub(r'-[0-9]{3}$', '', code)}</code>" in text
 
 
 def test_a_stranger_in_the_texts_stays_text() -> None:
