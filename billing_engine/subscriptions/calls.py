@@ -252,12 +252,6 @@ class AiCalls:
         entry, account = await self._closed(call.user_id, call.hold, ended.outcome)
         return Settled(row_of(call.row, entry), plan_of(account), account.spendable)
 
-    async def _logged(self, call: _Call) -> None:
-        try:
-            await call.logged
-        except BillingError:
-            await self._rows.add(call.row)
-
     async def _closed(self, user_id: str, hold: Hold, outcome: Outcome) -> tuple[Entry, Account]:
         """Close the hold by the prices that it was opened with."""
         facts = hold.facts
