@@ -361,10 +361,13 @@ def _short(required_milli: int, available_milli: int) -> NotEnoughCredits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended. `tokens` None: nothing is charged. `facts` are what its log tells beside."""
+    """How a call ended. `tokens` None: nothing is charged. `facts` are what its log tells beside. Not `is_counted`: they are an
+    estimate of ours, for which no more is taken than was held.
+    """
 
     tokens: Tokens | None
     facts: Mapping[str, Any]
+    is_counted: bool = True
 
 
 def end_call(
@@ -387,7 +390,7 @@ def end_call(
     plan = plan_of(account)
     cost = Cost(0, 0) if outcome.tokens is None else cost_of(outcome.tokens, price, markup)
     taken = min(cost.credits_milli, hold.amount_minor)
-    over = min(cost.credits_milli - taken, account.spendable)
+    over = min(cost.credits_milli - taken, account.spendable) if outcome.is_counted else 0
     transfers = [Transfer(account.id, ISSUED_AI_CREDITS, taken, CALLED)] if taken else []
     is_of_now = hold.facts.get("cycle") == plan.cycle
     if not is_of_now and hold.amount_minor > taken:

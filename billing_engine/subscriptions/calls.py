@@ -223,9 +223,12 @@ class AiCalls:
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
-    async def _end(self, call: _Call, tokens: Tokens | None, outcome: str) -> Settled:
+    async def _end(
+        self, call: _Call, tokens: Tokens | None, outcome: str, *, is_counted: bool = True
+    ) -> Settled:
         latency_ms = self._clock.now_ms() - call.row.started_at_ms
-        ended = _Ended(call, Outcome(tokens, {"outcome": outcome, "latencyMs": latency_ms}))
+        facts = {"outcome": outcome, "latencyMs": latency_ms}
+        ended = _Ended(call, Outcome(tokens, facts, is_counted))
         try:
             settled = await self._settle(ended)
         except BillingError:
@@ -347,7 +350,9 @@ class AiCalls:
         seen = Tokens(*hold.facts["seen"])
         latency_ms = int(hold.facts["evidenceAt"]) - row.started_at_ms
         outcome = Outcome(
-            seen if seen.total else None, {"outcome": "ABANDONED", "latencyMs": max(0, latency_ms)}
+            seen if seen.total else None,
+            {"outcome": "ABANDONED", "latencyMs": max(0, latency_ms)},
+            is_counted=False,
         )
         entry, _ = await self._closed(user_id, hold, outcome)
         await self._rows.finish(row_of(row, entry))
@@ -462,10 +467,11 @@ class MeteredStream:
         try:
             await self._stream.close()
         finally:
-            tokens = self._stream.counted or self._stream.produced
+            counted = self._stream.counted
+            tokens = counted or self._stream.produced
             # What broke off before anything was produced has cost nothing.
             paid = tokens if outcome != "BROKEN_OFF" or tokens.output else None
-            self.settled = await self._calls._end(self._call, paid, outcome)
+            self.settled = await self._calls._end(self._call, paid, outcome, is_counted=counted is not None)
 
 
 def row_of(row: CallRow, entry: Entry) -> CallRow:

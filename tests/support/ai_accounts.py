@@ -96,7 +96,15 @@ class Subscriber:
         self._store(account)
         return hold
 
-    def end(self, call_id: str, tokens: Tokens | None, price: ModelPrice = TURBO, **facts: Any) -> Entry:
+    def end(
+        self,
+        call_id: str,
+        tokens: Tokens | None,
+        price: ModelPrice = TURBO,
+        *,
+        is_counted: bool = True,
+        **facts: Any,
+    ) -> Entry:
         hold_id = hold_id_of(call_id)
         known = self._known(hold_id)
         hold = self.account.holds.get(hold_id) or Hold(hold_id, 0, 1, 1, "me", {})
@@ -104,7 +112,7 @@ class Subscriber:
             self.account,
             known,
             hold=hold,
-            outcome=Outcome(tokens, facts or {"outcome": "OK", "latencyMs": 5}),
+            outcome=Outcome(tokens, facts or {"outcome": "OK", "latencyMs": 5}, is_counted),
             price=price,
             markup=Decimal(1),
             moment=self.moment,

@@ -372,3 +372,16 @@ def test_the_last_thousandth_expires_too() -> None:
     subscriber.now_ms += CYCLE_MS
     subscriber.roll()
     assert subscriber.left == 100_000
+
+
+def test_an_estimate_takes_no_more_than_was_held() -> None:
+    """What the provider has counted is owed; what we guess of a stream that was left is not."""
+    guessed, counted = paid("starter"), paid("starter")
+    for subscriber, is_counted in ((guessed, False), (counted, True)):
+        before = subscriber.account.spendable
+        subscriber.begin("one", Tokens(100, 0), MINI)
+        held = before - subscriber.account.spendable
+        subscriber.end("one", Tokens(1_000_000, 0), MINI, is_counted=is_counted)
+        taken = before - subscriber.account.spendable
+        assert (taken == held) is not is_counted
+        assert taken >= held
