@@ -190,8 +190,8 @@ async def test_a_thousand_of_whom_half_go_away(tmp_path: Path) -> None:
         await crowd.stage.check()
         called = await crowd.stage.called()
         assert sum(entry.facts["outcome"] == "OK" for entry in called) > 50
-        assert (
-            len(crowd.fake.asked)
-            <= len(called)
-            <= 400 + sum(not entry.facts["creditsMilli"] for entry in called)
-        )
+        # One that breaks off pays less than it held, and what comes back serves another: the credits are what nobody passes.
+        assert len(crowd.fake.asked) <= len(called)
+        taken_milli = sum(entry.facts["creditsMilli"] for entry in called)
+        account = await crowd.stage.account()
+        assert taken_milli == cost_milli * 400 - account.spendable <= cost_milli * 400
