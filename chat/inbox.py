@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from chat.errors import RateLimited
-from chat.events import Turn
+from chat.event_types import Turn
 
 Work = Callable[[], Awaitable[Any]]
 

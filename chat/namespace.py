@@ -17,18 +17,17 @@ from socketio.exceptions import ConnectionRefusedError as ConnectRefused
 from chat import wire
 from chat.connections import Connection, Connections
 from chat.errors import ChatError, Draining, NotJoined, Unauthenticated, Unavailable, UnknownEvent
-from chat.events import (
-    CLIENT_EVENTS,
-    ClientEvent,
+from chat.event_types import ClientEvent, parse
+from chat.events import CLIENT_EVENTS
+from chat.inbox import UNDER_WAY, WAITING, Inbox
+from chat.message_events import (
     JoinSession,
     LeaveSession,
     MarkSeen,
     MessageDelivered,
     SendMessage,
     Typing,
-    parse,
 )
-from chat.inbox import UNDER_WAY, WAITING, Inbox
 from chat.ports import Authenticate, Principal, Transport
 from chat.presence import Presence
 from chat.push import Push, session_room, user_room
@@ -64,7 +63,9 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         waiting: int = WAITING,
         under_way: int = UNDER_WAY,
         on_event: Callable[[str, str], None] = lambda _name, _outcome: None,
+        handlers: Mapping[str, Handler] | None = None,
     ) -> None:
+        """`handlers` serve those events of the table that are not the chat's own, by name."""
         super().__init__("/")
         self._on_event = on_event
         self.connections = Connections()
@@ -77,8 +78,16 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         self._waiting = waiting
         self._under_way = under_way
         self._draining = False
+        own: dict[str, Handler] = {
+            "join_session": self.join_session,
+            "send_message": self.send_message,
+            "message_delivered": self.message_delivered,
+            "mark_seen": self.mark_seen,
+            "typing": self.typing,
+            "leave_session": self.leave_session,
+        }
         self._handlers: dict[str, tuple[ClientEvent, Handler]] = {
-            name: (event, getattr(self, event.method)) for name, event in CLIENT_EVENTS.items()
+            name: (CLIENT_EVENTS[name], handler) for name, handler in {**own, **(handlers or {})}.items()
         }
 
     # --- what the library calls ---

@@ -94,6 +94,22 @@ class Presence:
         #: With a store: what it was told, and what it is being told.
         self._written: set[Key] = set()
         self._settling: dict[Key, asyncio.Task[None]] = {}
+        self._listeners: list[Callable[[str, str], None]] = []
+
+    def listen(self, listener: Callable[[str, str], None]) -> None:
+        """Call `listener(session_id, person_id)` whenever somebody may have come to a session or gone from it, at whatever process: at
+        the edge, before any grace. A hint to look, and no more: it comes for nothing at times, and may not come at all.
+        """
+        self._listeners.append(listener)
+
+    def _hint(self, key: Key) -> None:
+        room, person_id = key
+        if room.startswith(SESSIONS):
+            for listener in self._listeners:
+                try:
+                    listener(room.removeprefix(SESSIONS), person_id)
+                except Exception:
+                    log.exception("presence_listener_failed")
 
     # --- sockets that come and go ---
 
@@ -127,6 +143,8 @@ class Presence:
             if is_news:
                 self._tell(key, ONLINE, skip=skip)
             self._settle(key)
+        if not sockets:
+            self._hint(key)
 
     def _remove(self, key: Key) -> None:
         sockets = self._sockets.get(key, 0) - 1
@@ -134,6 +152,7 @@ class Presence:
             self._sockets[key] = sockets
         elif self._sockets.pop(key, None) is not None:
             self._leaving[key] = self._later(self._grace_s, lambda: self._gone(key))
+            self._hint(key)
 
     def _gone(self, key: Key) -> None:
         if self._leaving.pop(key, None) is None:
@@ -212,6 +231,7 @@ class Presence:
         """What another process tells of a person in a room where we have sockets."""
         person_id, state = str(facts["person"]), facts["state"]
         key = (room, person_id)
+        self._hint(key)
         believed = self._elsewhere.setdefault(room, set()) if self._push.looked_at(room) else set()
         if state == ONLINE and person_id not in believed:
             believed.add(person_id)

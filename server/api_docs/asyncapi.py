@@ -6,14 +6,8 @@ from typing import Any, Final
 
 from billing_engine.consultations.model import VISIBLE, EndReason, Status
 from chat.errors import ChatError
-from chat.events import (
-    CLIENT_EVENTS,
-    EVERY_EVENT,
-    SERVER_EVENTS,
-    ClientEvent,
-    Failure,
-    ServerEvent,
-)
+from chat.event_types import EVERY_EVENT, ClientEvent, Failure, ServerEvent
+from chat.events import CLIENT_EVENTS, SERVER_EVENTS
 from server.api_docs.samples import Samples
 from server.api_docs.schemas import Schemas
 from server.storage.errors import StoreBusy

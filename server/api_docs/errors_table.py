@@ -6,7 +6,8 @@ from typing import Final
 
 from billing_engine.errors import InvariantBroken, NotFound
 from chat.errors import ChatError, Draining, Unauthenticated, UnknownEvent
-from chat.events import CLIENT_EVENTS, EVERY_EVENT
+from chat.event_types import EVERY_EVENT
+from chat.events import CLIENT_EVENTS
 from chat.namespace import BYE_DISABLED, BYE_DRAIN, BYE_TOKEN
 from server import errors as edge
 from server.api_docs.asyncapi import INTERNAL

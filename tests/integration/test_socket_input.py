@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from chat.events import CLIENT_EVENTS, Failure
+from chat.event_types import Failure
+from chat.events import CLIENT_EVENTS
 from tests.integration.socket_world import SESSION, USER, World, gone, raw, world
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from chat.errors import RateLimited
-from chat.events import Turn
+from chat.event_types import Turn
 from chat.inbox import Inbox
 
 

@@ -253,6 +253,21 @@ async def test_who_leaves_while_the_arrival_is_written_has_left(
     assert push.clients[-1] == push.processes[-1] == ("u", "OFFLINE")
 
 
+async def test_listeners_hear_of_every_edge_at_once_and_of_no_second_device(shared: Presence) -> None:
+    heard: list[tuple[str, str]] = []
+    shared.listen(lambda session_id, person_id: heard.append((session_id, person_id)))
+    shared.listen(lambda _session_id, _person_id: 1 // 0)
+    shared.entered("s1", "u1")
+    shared.entered("s1", "u1")
+    shared.left("s1", "u1")
+    assert heard == [("s1", "u1")]
+    shared.left("s1", "u1")
+    shared.heard("s:s1", {"person": "l1", "state": "ONLINE"})
+    shared.heard("u:l1", {"person": "l1", "state": "ONLINE"})
+    assert heard == [("s1", "u1"), ("s1", "u1"), ("s1", "l1")]
+    await shared.stop()
+
+
 async def test_what_others_tell_is_passed_on_when_it_is_news(shared: Presence, push: Push) -> None:
     shared.entered("s", "u")
     await turns()

@@ -7,7 +7,9 @@ import pytest
 import chat.errors
 from chat import wire
 from chat.errors import ChatError, Conflict, Invalid, NotFound, Refused, Unavailable
-from chat.events import CLIENT_EVENTS, SERVER_EVENTS, Failure
+from chat.event_types import Failure
+from chat.events import CLIENT_EVENTS, SERVER_EVENTS
+from chat.message_events import CLIENT_CHAT_EVENTS
 from chat.namespace import ChatNamespace
 
 
@@ -51,10 +53,10 @@ def test_every_expected_failure_is_of_a_known_kind() -> None:
 
 
 def test_every_event_has_its_handler_and_every_handler_its_event() -> None:
-    for event in CLIENT_EVENTS.values():
-        assert callable(getattr(ChatNamespace, event.method))
-        assert event.doc
-    assert set(CLIENT_EVENTS) == {
+    for event in CLIENT_CHAT_EVENTS:
+        assert callable(getattr(ChatNamespace, event.name))
+    assert all(event.doc for event in CLIENT_EVENTS.values())
+    assert {event.name for event in CLIENT_CHAT_EVENTS} == {
         "join_session", "send_message", "message_delivered", "mark_seen", "typing", "leave_session",
     }  # fmt: skip
     assert {"new_message", "message_status", "typing", "presence", "server:bye"} <= set(SERVER_EVENTS)

@@ -14,7 +14,8 @@ from billing_engine.consultations.model import (
     SessionView,
     Status,
 )
-from chat.events import SERVER_EVENTS, BillView
+from chat.billing_events import BillView
+from chat.events import SERVER_EVENTS
 from server.session_views import billing_state, event_payload
 
 SESSION = Session(
