@@ -41,7 +41,7 @@ from server.admin.audit import AuditLog
 from server.admin.revenue import Revenue
 from server.admin.service import AdminDesk
 from server.ai_room import AiRoom, open_ai
-from server.api_docs.site import ApiDocs, build_docs
+from server.api_docs.site import DocsOnDemand
 from server.auth.accounts import Accounts
 from server.auth.control import AccountControl
 from server.auth.password_changes import PasswordChanges
@@ -134,7 +134,7 @@ class Services:
     ai_days: CollectionDays
     transcripts: Transcripts
     metrics: Metrics
-    docs: ApiDocs
+    docs: DocsOnDemand
     readiness: dict[str, Callable[[], Awaitable[None]]]
 
 
@@ -482,7 +482,7 @@ async def wire(
             consultations=consultations, chat=chat, accounts=identity.accounts, zone=settings.zone
         ),
         metrics=metrics,
-        docs=build_docs(ROUTES, asset=settings.asset),
+        docs=DocsOnDemand(ROUTES, asset=settings.asset),
         readiness=readiness,
     )
     return Wired(services, recovery, elsewhere, takeover)

@@ -1,9 +1,11 @@
-"""Everything that is served about the API, built once at start-up: a request costs no more than sending bytes."""
+"""Everything that is served about the API, built by whoever asks first: a later request costs no more than sending bytes."""
 
+import asyncio
 import gzip
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +39,25 @@ class ApiDocs:
     asyncapi: Document
     pages: Mapping[str, Document]
     assets: Mapping[str, Document]
+
+
+class DocsOnDemand:
+    """They take longer than all the rest of a start, and most processes are never asked for them."""
+
+    def __init__(self, routes: Iterable[Route], *, asset: Asset) -> None:
+        self._routes = tuple(routes)
+        self._asset = asset
+        self._turn = asyncio.Lock()
+
+    async def get(self) -> ApiDocs:
+        """The documents. Made in a thread, so that the sessions of this process go on meanwhile."""
+        async with self._turn:
+            return await asyncio.to_thread(_built, self._routes, self._asset)
+
+
+@cache
+def _built(routes: tuple[Route, ...], asset: Asset) -> ApiDocs:
+    return build_docs(routes, asset=asset)
 
 
 def build_docs(routes: Iterable[Route], *, asset: Asset) -> ApiDocs:

@@ -17,32 +17,32 @@ class PageOut(RootModel[str]):
     """A page for people."""
 
 
-def _docs(call: Call[None, None]) -> ApiDocs:
-    docs: ApiDocs = call.services.docs
+async def _docs(call: Call[None, None]) -> ApiDocs:
+    docs: ApiDocs = await call.services.docs.get()
     return docs
 
 
 async def openapi(call: Call[None, None]) -> Document:
-    return _docs(call).openapi
+    return (await _docs(call)).openapi
 
 
 async def asyncapi(call: Call[None, None]) -> Document:
-    return _docs(call).asyncapi
+    return (await _docs(call)).asyncapi
 
 
 async def first_page(call: Call[None, None]) -> Document:
-    return _docs(call).pages["docs"]
+    return (await _docs(call)).pages["docs"]
 
 
 async def other_page(call: Call[None, None]) -> Document:
-    found = _docs(call).pages.get(f"docs/{call.path['page']}")
+    found = (await _docs(call)).pages.get(f"docs/{call.path['page']}")
     if found is None:
         raise PathNotFound
     return found
 
 
 async def page_asset(call: Call[None, None]) -> Document:
-    found = _docs(call).assets.get(call.path["name"])
+    found = (await _docs(call)).assets.get(call.path["name"])
     if found is None:
         raise PathNotFound
     return found

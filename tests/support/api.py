@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +16,10 @@ import aiohttp
 import socketio
 from aiohttp import web
 
-from billing_engine.money import Asset
 from billing_engine.verification import Verdict
-from server import composition, services
-from server.api_docs.site import ApiDocs, build_docs
+from server import composition
 from server.auth.model import Role
 from server.composition import build
-from server.routing import Route
 from server.services import Services
 from server.settings import Settings
 from server.storage import backend
@@ -209,12 +205,6 @@ class Api:
         return rows
 
 
-@cache
-def _docs(routes: tuple[Route, ...], *, asset: Asset) -> ApiDocs:
-    """Nothing of a world is in them, and they take longer than all the rest of it."""
-    return build_docs(routes, asset=asset)
-
-
 @asynccontextmanager
 async def open_api(directory: Path, *, clock: ApiClock | None = None, **settings: Any) -> AsyncIterator[Api]:
     """The server on `directory`, served until the end of the block; opened again on it, it goes on where it was."""
@@ -241,8 +231,8 @@ async def open_api(directory: Path, *, clock: ApiClock | None = None, **settings
         stack.enter_context(patch.object(composition, "SystemClock", lambda: clock))
         # Tests let days pass in one step: not every second of them needs a look at what is to be paid.
         stack.enter_context(patch.object(composition, "_PAYMENTS_EVERY_MS", 60_000))
+        stack.enter_context(patch.object(composition, "_USAGES_EVERY_MS", 60_000))
         stack.enter_context(patch.object(backend, "open_database", watched))
-        stack.enter_context(patch.object(services, "build_docs", _docs))
         server = await stack.enter_async_context(build(Settings(_env_file=None, **(usual | settings))))
         runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1)
         await runner.setup()
