@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+from billing_engine.clock import Moment
 from billing_engine.ledger.accounts import ISSUED_AI_CREDITS
 from billing_engine.ledger.model import (
     QUANTITY,
@@ -80,14 +81,6 @@ def plan_of(account: Account) -> Plan:
 def _with_plan(account: Account, plan: Plan) -> Account:
     facts = {name: getattr(plan, name) for name in _NAMES}
     return account if facts == account.facts else account._replace(facts=facts)
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """When something is written: the instant, and the local day of it."""
-
-    at_ms: int
-    day: str
 
 
 # -- cycles ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
 
-from billing_engine.clock import Clock, Timer
+from billing_engine.clock import Clock, Moment, Timer
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import ai_credits_of
 from billing_engine.ledger.model import Account, Entry, Hold, extend_hold
@@ -22,7 +22,6 @@ from billing_engine.ledger.service import Ledger
 from billing_engine.money import AI_CREDIT
 from billing_engine.subscriptions.account import (
     CALL_HOLDS,
-    Moment,
     Outcome,
     Plan,
     Wanted,

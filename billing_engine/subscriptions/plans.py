@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from billing_engine.clock import Clock
+from billing_engine.clock import Clock, Moment
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import (
     REVENUE_SUBSCRIPTIONS,
@@ -27,7 +27,6 @@ from billing_engine.payments.model import Payment, Purpose, SubscriptionNews
 from billing_engine.payments.service import Due, PaymentService
 from billing_engine.subscriptions.account import (
     GRACE_MS,
-    Moment,
     PaidCycle,
     Plan,
     Upgrade,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
+from billing_engine.clock import Moment
 from billing_engine.ledger.accounts import REVENUE_USAGE, gateway_of, receivable_of
 from billing_engine.ledger.model import QUANTITY, Account, Entry, Movement, Transfer, post
 from billing_engine.usage.model import Usage
@@ -126,14 +127,6 @@ class Short:
     """The wallet does not cover the usage, and a recharge is under way that may: nothing is decided about the usage yet."""
 
     recharge: OpenRecharge
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """When something is written: the instant, and the company's own day of it."""
-
-    at_ms: int
-    day: str
 
 
 def charge(

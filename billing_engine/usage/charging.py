@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from billing_engine.clock import Clock
+from billing_engine.clock import Clock, Moment
 from billing_engine.errors import BillingError, Unavailable
 from billing_engine.ledger.accounts import company_wallet_of
 from billing_engine.ledger.model import Account, Entry
 from billing_engine.ledger.service import Ledger
-from billing_engine.usage.book import Moment, Short, charge
+from billing_engine.usage.book import Short, charge
 from billing_engine.usage.model import Usage
 from billing_engine.usage.recharges import Recharges
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from billing_engine.clock import Clock
+from billing_engine.clock import Clock, Moment
 from billing_engine.errors import InvariantBroken, NotFound, Unavailable
 from billing_engine.ledger.accounts import company_wallet_of, gateway_of
 from billing_engine.ledger.model import Account, Entry, Movement, Transfer
@@ -28,7 +28,6 @@ from billing_engine.usage.book import (
     AutoRecharge,
     Book,
     Credit,
-    Moment,
     OpenRecharge,
     book_of,
     credit,

@@ -6,12 +6,12 @@ has nothing to give back.
 
 from dataclasses import dataclass
 
-from billing_engine.clock import Clock
+from billing_engine.clock import Clock, Moment
 from billing_engine.errors import NotFound
 from billing_engine.ledger.accounts import company_wallet_of
 from billing_engine.ledger.model import Account, Entry, KeyState
 from billing_engine.ledger.service import Ledger
-from billing_engine.usage.book import Moment, refund, refund_source
+from billing_engine.usage.book import refund, refund_source
 from billing_engine.usage.days import day_in
 from billing_engine.usage.errors import NotCharged, UsageNotFound
 from billing_engine.usage.model import Usage

@@ -24,6 +24,7 @@ from server.company_news.model import (
     pause_ms,
 )
 from server.company_news.ports import DeliveryRows, Poster, WebhookRows
+from server.due_loop import IDLE_MS, DueLoop
 from server.webhook_signing import standard_headers
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,6 @@ AT_ONCE: Final = 64
 AT_ONCE_COMPANY: Final = 2
 AT_ONCE_HOST: Final = 8
 _PAGE: Final = 100
-#: How often the rows are looked at when nothing is known to be due: another process may have left some.
-_IDLE_MS: Final = 60_000
-#: After a store that did not answer.
-_RETRY_MS: Final = 1_000
 
 
 def headers_of(webhook: Webhook, event_id: str, body: bytes, *, now_ms: int) -> dict[str, str]:
@@ -60,7 +57,7 @@ class Deliverer:
         deliveries: DeliveryRows,
         poster: Poster,
         clock: Clock,
-        idle_ms: int = _IDLE_MS,
+        idle_ms: int = IDLE_MS,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """`idle_ms`: how often to look for what other processes have left; `jitter` gives from 0 to 1."""
@@ -68,10 +65,8 @@ class Deliverer:
         self._rows = deliveries
         self._poster = poster
         self._clock = clock
-        self._idle_ms = idle_ms
         self._jitter = jitter
-        self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._loop = DueLoop("company webhooks", self._step, clock=clock, idle_ms=idle_ms)
         self._under_way: set[asyncio.Task[None]] = set()
         self._busy: Counter[str] = Counter()
         #: For the metrics.
@@ -81,16 +76,16 @@ class Deliverer:
 
     def look_now(self) -> None:
         """Something was stored: do not wait."""
-        self._news.set()
+        self._loop.look_now()
 
     def start(self) -> None:
         """Begin to send what is stored."""
-        self._task = asyncio.create_task(self._run(), name="company webhooks")
+        self._loop.start()
 
     async def stop(self) -> None:
         """Stop sending. What was under way is sent once more after its lease."""
-        await stop_tasks((self._task, *self._under_way))
-        self._task = None
+        await self._loop.stop()
+        await stop_tasks(tuple(self._under_way))
 
     async def send_due(self) -> int:
         """One attempt at everything that is due; how many attempts there were."""
@@ -105,31 +100,10 @@ class Deliverer:
         """Housekeeping: forget what was done or given up long ago; how many there were."""
         return await self._rows.drop_settled(before_ms=self._clock.now_ms() - older_than_ms, limit=limit)
 
-    async def _run(self) -> None:
-        while True:
-            self._news.clear()
-            now_ms = self._clock.now_ms()
-            try:
-                await self._begin_due(now_ms)
-                # What is due already and did not get its turn begins when an attempt under way has ended.
-                wake_ms = await self._rows.next_after_ms(now_ms)
-            except Unavailable as exc:
-                log.warning("the companies' deliveries cannot be read: %r", exc)
-                wake_ms = self._clock.now_ms() + _RETRY_MS
-            except Exception:
-                log.exception("the companies' deliveries stumbled")
-                wake_ms = self._clock.now_ms() + _RETRY_MS
-            await self._wait(wake_ms)
-
-    async def _wait(self, wake_ms: int | None) -> None:
-        latest_ms = self._clock.now_ms() + self._idle_ms
-        timer = self._clock.call_at_ms(
-            latest_ms if wake_ms is None else min(wake_ms, latest_ms), self._news.set
-        )
-        try:
-            await self._news.wait()
-        finally:
-            timer.cancel()
+    async def _step(self, now_ms: int) -> int | None:
+        await self._begin_due(now_ms)
+        # What is due already and did not get its turn begins when an attempt under way has ended.
+        return await self._rows.next_after_ms(now_ms)
 
     async def _begin_due(self, now_ms: int) -> int:
         """Begin what is due, the longest waiting first, past those whose company or host has its share under way; how many."""
@@ -171,7 +145,7 @@ class Deliverer:
         for key in keys:
             if self._busy[key] <= 0:
                 del self._busy[key]
-        self._news.set()
+        self._loop.look_now()
 
     async def _guarded(self, delivery: Delivery, webhook: Webhook | None) -> None:
         try:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from billing_engine.clock import Clock
 from billing_engine.errors import BillingError, Unavailable
-from billing_engine.stopping import stop_tasks
+from server.due_loop import IDLE_MS, DueLoop
 from server.notifications.model import Kind, Notice, pause_ms
 from server.notifications.ports import Composer, NotDelivered, Notifier, OutboxRows
 
@@ -20,10 +20,6 @@ LEASE_MS: Final = 60_000
 LIFETIME_MS: Final = 3 * 86_400_000
 #: Attempts under way at once.
 _AT_ONCE: Final = 8
-#: How often the rows are looked at when nothing is known to be due: another process may have left some.
-_IDLE_MS: Final = 60_000
-#: After a store that did not answer.
-_RETRY_MS: Final = 1_000
 
 
 class Outbox:
@@ -36,16 +32,14 @@ class Outbox:
         composer: Composer,
         notifier: Notifier,
         clock: Clock,
-        idle_ms: int = _IDLE_MS,
+        idle_ms: int = IDLE_MS,
     ) -> None:
         """`idle_ms`: how often to look for what other processes have posted."""
-        self._idle_ms = idle_ms
         self._rows = rows
         self._composer = composer
         self._notifier = notifier
         self._clock = clock
-        self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._loop = DueLoop("outbox", self._step, clock=clock, idle_ms=idle_ms)
         #: For the metrics.
         self.sent = 0
         self.failed = 0
@@ -79,16 +73,15 @@ class Outbox:
                 facts=facts or {},
             )
         )
-        self._news.set()
+        self._loop.look_now()
 
     def start(self) -> None:
         """Begin to send what is stored."""
-        self._task = asyncio.create_task(self._run(), name="outbox")
+        self._loop.start()
 
     async def stop(self) -> None:
         """Stop sending. What was under way may go out once more after the next start."""
-        await stop_tasks((self._task,))
-        self._task = None
+        await self._loop.stop()
 
     async def send_due(self) -> int:
         """One attempt at everything that is due; how many attempts there were."""
@@ -103,30 +96,9 @@ class Outbox:
         """Housekeeping: forget what was sent or given up long ago; how many there were."""
         return await self._rows.drop_settled(before_ms=self._clock.now_ms() - older_than_ms, limit=limit)
 
-    async def _run(self) -> None:
-        while True:
-            self._news.clear()
-            try:
-                await self.send_due()
-                due_ms = await self._rows.next_at_ms()
-            except Unavailable as exc:
-                log.warning("the outbox cannot be read: %r", exc)
-                due_ms = self._clock.now_ms() + _RETRY_MS
-            except Exception:
-                # Whatever it was, the other notices still have to go out.
-                log.exception("the outbox stumbled")
-                due_ms = self._clock.now_ms() + _RETRY_MS
-            await self._wait(due_ms)
-
-    async def _wait(self, due_ms: int | None) -> None:
-        latest_ms = self._clock.now_ms() + self._idle_ms
-        timer = self._clock.call_at_ms(
-            latest_ms if due_ms is None else min(due_ms, latest_ms), self._news.set
-        )
-        try:
-            await self._news.wait()
-        finally:
-            timer.cancel()
+    async def _step(self, _now_ms: int) -> int | None:
+        await self.send_due()
+        return await self._rows.next_at_ms()
 
     async def _one(self, notice: Notice) -> int:
         try:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from billing_engine.clock import Moment
 from billing_engine.ledger.accounts import company_wallet_of
 from billing_engine.ledger.model import Account, Entry
 from billing_engine.ledger.service import Ledger
-from billing_engine.usage.book import Moment, charge, refund, refund_source
+from billing_engine.usage.book import charge, refund, refund_source
 from billing_engine.usage.model import Usage, UsageStatus
 from billing_engine.usage.rollups import Rollups
 from billing_engine.usage.service import settled_by

@@ -8,12 +8,13 @@ from random import Random
 
 import pytest
 
+from billing_engine.clock import Moment
 from billing_engine.errors import Unavailable
 from billing_engine.ledger.accounts import company_wallet_of
 from billing_engine.ledger.model import Account, Entry
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import USD
-from billing_engine.usage.book import Moment, Short, charge
+from billing_engine.usage.book import Short, charge
 from billing_engine.usage.model import Usage, UsageStatus
 from billing_engine.usage.rollups import WHOLE, Counter, Rollups
 from billing_engine.usage.series import Kind, Series, Spending

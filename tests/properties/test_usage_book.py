@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from billing_engine.clock import Moment
 from billing_engine.ledger.accounts import REVENUE_USAGE, company_wallet_of, gateway_of, receivable_of
 from billing_engine.ledger.model import (
     Account,
@@ -31,7 +32,6 @@ from billing_engine.usage.book import (
     REFUND,
     AutoRecharge,
     Credit,
-    Moment,
     Short,
     book_of,
     charge,

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+from billing_engine.clock import Moment
 from billing_engine.ledger.accounts import ai_credits_of
 from billing_engine.ledger.model import Account, Entry, Hold, key_of
 from billing_engine.money import AI_CREDIT
 from billing_engine.subscriptions.account import (
-    Moment,
     Outcome,
     PaidCycle,
     Plan,

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from billing_engine.clock import Moment as Instant
 from billing_engine.errors import BillingError
 from billing_engine.ledger.accounts import ai_credits_of
 from billing_engine.ledger.model import Account, Entry, KeyState
@@ -20,7 +21,6 @@ from billing_engine.payments.model import Purpose
 from billing_engine.payments.service import PaymentService
 from billing_engine.payments.webhooks import Webhooks
 from billing_engine.subscriptions.account import CALL_HOLDS, CALLED, PaidCycle, begin_paid
-from billing_engine.subscriptions.account import Moment as Instant
 from billing_engine.subscriptions.calls import AiCalls, MeteredStream, row_of
 from billing_engine.subscriptions.catalogue import ModelPrices, Tiers
 from billing_engine.subscriptions.errors import AiUnavailable

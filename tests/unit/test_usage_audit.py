@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from billing_engine.clock import Moment
 from billing_engine.ledger.accounts import company_wallet_of
 from billing_engine.ledger.model import Account, Entry, KeyState, Transfer
 from billing_engine.payments.model import Payment, PaymentStatus, Purpose
@@ -17,7 +18,6 @@ from billing_engine.usage.book import (
     REFUND,
     AutoRecharge,
     Credit,
-    Moment,
     OpenRecharge,
     charge,
     credit,
