@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from billing_engine.consultations.model import VISIBLE, EndReason, Status
+from billing_engine.consultations.model import VISIBLE, EndReason, LostReason, Status
 from chat.errors import ChatError
 from chat.event_types import EVERY_EVENT, ClientEvent, Failure, ServerEvent
 from chat.events import CLIENT_EVENTS, SERVER_EVENTS
@@ -25,10 +25,11 @@ TARGETS: Final[Mapping[str, str]] = {
 }
 #: Words that billing chooses and chat only passes on.
 _WORDS: Final[Mapping[tuple[str, str], Iterable[StrEnum]]] = {
-    ("BillView", "status"): [status for status in Status if status in VISIBLE],
-    ("BillView", "reason"): list(EndReason),
-    ("LowBalanceView", "status"): [status for status in Status if status in VISIBLE],
-    ("LowBalanceView", "reason"): list(EndReason),
+    **{
+        (view, "status"): [status for status in Status if status in VISIBLE]
+        for view in ("BillView", "LowBalanceView", "PausedView")
+    },
+    **{(view, "reason"): [*EndReason, *LostReason] for view in ("BillView", "LowBalanceView", "PausedView")},
 }
 _INTRODUCTION: Final = """\
 Connect with any Socket.IO client, version 4 of the protocol, **WebSocket transport only** (`transports: ["websocket"]`), and
@@ -185,6 +186,8 @@ def _told_example(event: ServerEvent, sample: Json) -> Json:
     if event.name == "session:ended":
         over = {"status": "FORCE_ENDED", "reason": "WALLET_EMPTY", "remainingSeconds": 0, "paidUntil": None}
         return sample | over | {"walletBalance": "0.00"}
+    if event.name == "session:resumed":
+        return sample | {"reason": "LAWYER_LOST"}
     if event.name == "session:low_balance":
         return sample | {"remainingSeconds": 120, "walletBalance": "30.00"}
     return sample

@@ -8,6 +8,7 @@ import pytest
 
 from chat.errors import Unavailable
 from chat.presence import Presence
+from chat.whereabouts import HERE, Whereabouts
 from tests.support.manual_clock import turns
 
 
@@ -129,6 +130,7 @@ class Store:
     def __init__(self) -> None:
         self.others: dict[str, set[str]] = {}
         self.ours: set[tuple[str, str]] = set()
+        self.signs: dict[tuple[str, str], int] = {}
         self.log: list[str] = []
         self.is_away = False
         self.is_complete = True
@@ -145,10 +147,20 @@ class Store:
         await self._pass(f"enter {person_id}")
         self.ours.add((room, person_id))
 
-    async def leave(self, room: str, person_id: str) -> bool:
+    async def leave(self, room: str, person_id: str, *, sign_ms: int = 0) -> bool:
         await self._pass(f"leave {person_id}")
+        if sign_ms:
+            self.signs[room, person_id] = sign_ms
         self.ours.discard((room, person_id))
         return person_id not in self.others.get(room, ())
+
+    async def whereabouts(self, rooms: Sequence[str]) -> list[dict[str, Whereabouts]]:
+        await self._pass("whereabouts")
+        return [
+            {p: sign for (at, p), sign in self.signs.items() if at == room}
+            | dict.fromkeys(self.others.get(room, ()), HERE)
+            for room in rooms
+        ]
 
     async def elsewhere(self, rooms: Sequence[str]) -> list[set[str]]:
         await self._pass("elsewhere")
