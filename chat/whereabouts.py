@@ -30,7 +30,8 @@ class Signs:
 
     def of(self, key: tuple[str, str]) -> int:
         """The person's last sign in the room, else `NO_TRACE`."""
-        return self._signs.get(key, NO_TRACE)
+        sign_ms = self._signs.get(key, NO_TRACE)
+        return sign_ms if sign_ms > self._now_ms() - self._keep_ms else NO_TRACE
 
     def _forget(self, now_ms: int) -> None:
         """Those at the front that are old: a note is never older than its neighbours by more than a silence that is cut."""
