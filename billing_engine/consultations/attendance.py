@@ -70,14 +70,21 @@ class Attendance:
 
     def __init__(self, people: Sequence[str], now_ms: int) -> None:
         self._seen: Mapping[str, Whereabouts] = dict.fromkeys(people)
-        #: When each was last not known to be gone: who vanished without any trace is lost since then.
+        #: When each was last not known to be gone: who vanished without any trace is lost since then. What nobody knows for a while
+        #: changes nothing of it.
         self._not_gone_ms = dict.fromkeys(people, now_ms)
+        self._gone: set[str] = set()
 
     def take(self, seen: Mapping[str, Whereabouts], now_ms: int) -> None:
         """What was answered at `now_ms`."""
         self._seen = seen
-        for person in self._not_gone_ms:
-            if not isinstance(seen.get(person), GoneSince):
+        for person, where in seen.items():
+            if isinstance(where, GoneSince):
+                self._gone.add(person)
+                continue
+            if isinstance(where, Present):
+                self._gone.discard(person)
+            if person not in self._gone:
                 self._not_gone_ms[person] = now_ms
 
     def arrived(self, meter: Meter) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ class Live:
         self.copied_k = 0
         self.attendance = Attendance((session.user_id, session.lawyer_id), now_ms)
         #: When to look who is there; ticks look, too.
-        self.look_at_ms: int | None = None if bill.paid_until_ms is not None else now_ms
+        self.look_at_ms: int | None = now_ms if bill.meter.joined else None
         self.gap_from_ms: int | None = None
         self.retry_at_ms: int | None = None
         self.warned_s: int | None = None
@@ -451,7 +451,12 @@ class Engine:
         return attendance.absence(live.bill.meter, self._rules.peer_grace_ms)
 
     async def _pause_meter(self, live: Live, absence: Absence, at_ms: int) -> None:
-        live.look_by(at_ms + LOOK_MS)
+        loss = absence.loss(live.bill.meter)
+        live.look_by(
+            at_ms + LOOK_MS
+            if loss is None
+            else min(at_ms + LOOK_MS, loss.since_ms + self._rules.peer_gone_ms)
+        )
         tick = replace(self._next_write(live, live.gap_from_ms), now_ms=at_ms)
         await self._write_meter(live, tick, partial(pause, tick=tick, absence=absence, rules=self._rules))
         await self._copy_trail(live)
