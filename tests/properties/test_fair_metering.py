@@ -4,6 +4,7 @@ The rule, told a second time in the plainest words: no ledger, no tasks, no look
 """
 
 import asyncio
+import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -285,7 +286,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=int(os.environ.get("TARAZU_FAIR_STORIES") or 60), deadline=None)
 @given(
     rate=st.sampled_from([7, 6_000, 49_999]),
     paid_s=st.one_of(st.integers(60, 200), st.just(100_000)),
@@ -301,5 +302,5 @@ def test_the_bill_is_the_time_that_was_served(
     rate: int, paid_s: int, story: list[tuple[Any, ...]], last: tuple[str, int]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        funds = max(price(rate, paid_s), RULES.min_balance_minor)
+        funds = min(max(price(rate, paid_s), RULES.min_balance_minor), 10_000_000)
         asyncio.run(play(Path(folder), rate, funds, story, last))
