@@ -42,6 +42,9 @@ Every event is acknowledged exactly once, with `{ok: true, ...}` or `{ok: false,
 After a lost connection: connect, then `join_session` with `afterSeq` (the last `seq` you have) and `pendingIds` (the
 `clientMsgId`s that were never acknowledged). Ask again while `hasMore`. Every `session:tick` carries `lastSeq`, so that you
 notice a missed message within ten seconds.
+
+Who had joined and is lost pauses the session, unbilled from the last sign of life: `session:paused`, and sending is refused with the
+retryable `SESSION_PAUSED`. Send again after `session:resumed`.
 """
 
 
