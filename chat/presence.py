@@ -15,7 +15,7 @@ import structlog
 
 from chat.errors import Unavailable
 from chat.push import PEOPLE, SESSIONS, Push, session_room, user_room
-from chat.whereabouts import HERE, KEEP_S, NO_TRACE, Signs, Whereabouts
+from chat.whereabouts import HERE, KEEP_S, NO_TRACE, Signs, Together, Whereabouts
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +102,7 @@ class Presence:
         self._grace_s = grace_s
         self._later = later
         self._store = store
+        self._together = Together(store.whereabouts) if store is not None else None
         self._sweep_s = sweep_s
         self._sockets: dict[Key, int] = {}
         #: People whose last socket left a moment ago: still here until the timer ends.
@@ -207,10 +208,10 @@ class Presence:
         room = session_room(session_id)
         store = self._store
         found: dict[str, Whereabouts] | None = {} if store is None and self._is_alone else None
-        if store is not None:
+        if store is not None and self._together is not None:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(_PATIENCE_S):
-                    (found,) = await store.whereabouts([room])
+                    found = await self._together.of(room)
         is_known = found is not None and (store is None or store.is_complete) and not self._is_closing
         answer: dict[str, Whereabouts] = {}
         for person_id in people:

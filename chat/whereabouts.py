@@ -1,6 +1,7 @@
 """When who has left a room gave the last sign of life: what is asked for when it counts how long somebody has been gone."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 #: Nobody asks for an older sign: who was gone for so long is gone.
@@ -10,6 +11,35 @@ KEEP_S: Final = 180.0
 HERE: Final = "here"
 NO_TRACE: Final = 0
 Whereabouts = str | int | None
+
+
+class Together:
+    """Those who ask in the same turn of the loop ask the store once: ticks of many sessions come together."""
+
+    def __init__(self, ask: Callable[[Sequence[str]], Awaitable[list[dict[str, Whereabouts]]]]) -> None:
+        self._ask = ask
+        self._rooms: dict[str, None] = {}
+        self._asking: asyncio.Task[dict[str, dict[str, Whereabouts]]] | None = None
+
+    async def of(self, room: str) -> dict[str, Whereabouts]:
+        """What the store says of the room, as of now. Raises what the store raises."""
+        self._rooms[room] = None
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._answer(), name="whereabouts")
+            self._asking.add_done_callback(_heard)
+        # Whoever gives up waiting takes nobody's answer along.
+        return (await asyncio.shield(self._asking))[room]
+
+    async def _answer(self) -> dict[str, dict[str, Whereabouts]]:
+        await asyncio.sleep(0)
+        rooms, self._rooms, self._asking = list(self._rooms), {}, None
+        return dict(zip(rooms, await self._ask(rooms), strict=True))
+
+
+def _heard(task: "asyncio.Task[dict[str, dict[str, Whereabouts]]]") -> None:
+    """Its failure is for whoever still waits."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Signs:
