@@ -9,6 +9,7 @@ from billing_engine.consultations.billing import (
     Close,
     Fence,
     Tick,
+    adopt,
     close,
     extend,
     hold_id_of,
@@ -210,6 +211,17 @@ def test_a_hold_that_an_older_version_has_opened_can_be_read() -> None:
     for new in ("joined", "waitingSince", "pauseReason"):
         del facts[new]
     assert Meter.of_facts(facts) == a_meter()
+
+
+def test_whoever_takes_a_paused_session_up_waits_anew() -> None:
+    """While no server ran nobody could come back; whose sign another process still tells is waited for from now, too."""
+    account, n = served(opened(), 30_000)
+    account, _ = pause(account, None, tick=tick(n + 1, 36_000), absence=gone(21_000), rules=RULES)
+    account, bill = adopt(
+        account, None, session_id=SID, from_epoch=1, owner="there", evidence_ms=0, now_ms=140_000, rules=RULES
+    )
+    assert gone(21_000).loss(bill.meter) == Loss(140_000, LostReason.USER_LOST)
+    assert (bill.meter.served_ms, bill.paid_until_ms) == (21_000, None)
 
 
 def ended(account: Account, order: Close) -> Entry:
