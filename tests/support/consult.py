@@ -205,7 +205,7 @@ class World:
             attending=wrap("attending", self.sockets),
         )
         self.sockets.presence.listen(lambda session_id, _: self.engine.heard_presence(session_id))
-        elsewhere = ServedElsewhere(ledger=self.ledger, sessions=self.sessions, clock=self.clock)
+        self.elsewhere = ServedElsewhere(ledger=self.ledger, sessions=self.sessions, clock=self.clock)
         self.consultations = Consultations(
             ledger=self.ledger,
             clock=self.clock,
@@ -218,7 +218,7 @@ class World:
             rooms=rooms,
             engine=self.engine,
             settlement=self.settlement,
-            elsewhere=None if self.role is None else elsewhere,
+            elsewhere=None if self.role is None else self.elsewhere,
         )
         self.recovery = Recovery(
             ledger=self.ledger,
