@@ -213,7 +213,7 @@ CLIENT_CHAT_EVENTS: Final = (
         Ack,
         Turn.PIPELINED,
         "Tell the room; never stored, may be dropped.",
-        (NotJoined,),
+        (NotJoined, SessionNotActive, SessionPaused),
     ),
     ClientEvent(
         "leave_session",
