@@ -512,6 +512,11 @@ def _keep_s(settings: Settings) -> float:
 
 def _sample_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.gauge("tarazu_sessions_live", "Sessions that this process bills", lambda: engine.live_count)
+    metrics.gauge(
+        "tarazu_sessions_paused",
+        "Those of them that wait for a lost participant",
+        lambda: engine.paused_count,
+    )
     metrics.total(
         "tarazu_sessions_let_go",
         "Sessions that another process has taken from this one",

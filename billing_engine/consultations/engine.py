@@ -97,6 +97,11 @@ class Engine:
         """Sessions that this process bills now."""
         return len(self._live)
 
+    @property
+    def paused_count(self) -> int:
+        """Those of them that wait for somebody who is lost."""
+        return sum(live.bill.paid_until_ms is None for live in self._live.values())
+
     def is_open(self, session_id: str) -> bool:
         """Whether the session is served at this very instant: running here, and paid."""
         live = self._live.get(session_id)

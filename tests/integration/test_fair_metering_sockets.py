@@ -67,6 +67,7 @@ async def test_a_cut_connection_pauses_and_a_new_one_resumes(tmp_path: Path) -> 
             ("pause", "USER_LOST"),
         ]
         assert (await user.get("/consult/active")).json["status"] == "PAUSED"
+        assert "tarazu_sessions_paused 1.0" in (await (await api.admin()).get("/metrics")).text
         again = await api.connect(user.token)
         joined = await join(again, session_id)
         assert (await again.call("mark_seen", {"sessionId": session_id}))["ok"]
