@@ -178,3 +178,12 @@ async def test_every_frame_is_a_sign_of_life(tmp_path: Path) -> None:
         await until(lambda: len(w.realtime) == 0)
         # It is told also when the connection is gone.
         assert connection.pulse() >= asyncio.get_running_loop().time() - heard_s - 5
+
+
+async def test_a_process_that_says_goodbye_has_lost_nobody(tmp_path: Path) -> None:
+    """Its clients go because they are told to: they come back to another one."""
+    async with world(tmp_path) as w:
+        user = await w.joined(USER)
+        await w.realtime.shutdown()
+        await user.gone.wait()
+        assert await w.realtime.presence.whereabouts(SESSION, [USER]) == {USER: None}
