@@ -9,7 +9,8 @@ from chat.event_types import Instant, Money, ServerEvent, View
 
 class BillView(View):
     """The bill at one instant, as billing tells it. `walletBalance` is null for the lawyer, `remainingSeconds` is null for the
-    lawyer above 120. A `lastSeq` above the last message that you have: join again with `afterSeq`.
+    lawyer above 120. While `status` is PAUSED, `reason` says who is lost. A `lastSeq` above the last message that you have: join again
+    with `afterSeq`.
     """
 
     session_id: str
@@ -29,6 +30,14 @@ class LowBalanceView(BillView):
     """The bill when the money lasts for less than `thresholdSeconds`."""
 
     threshold_seconds: int
+
+
+class PausedView(BillView):
+    """The bill of a session that is served no more for now. `reason` says who is lost: `USER_LOST` or `LAWYER_LOST`; `endsAt` is the
+    instant at which it ends if they do not come back. The bill stopped at their last sign of life.
+    """
+
+    ends_at: Instant
 
 
 class CompanyView(View):
@@ -83,6 +92,15 @@ BILLING_EVENTS: Final = (
         "session:low_balance", LowBalanceView, "user", "The money lasts for less than the threshold."
     ),
     ServerEvent("session:recharged", BillView, "user", "The money lasts longer than before."),
+    ServerEvent(
+        "session:paused",
+        PausedView,
+        "user",
+        "Somebody who had joined is lost: nothing is billed since then, and nothing can be sent.",
+    ),
+    ServerEvent(
+        "session:resumed", BillView, "user", "They are back: the session is ACTIVE and billed from now."
+    ),
     ServerEvent("session:ended", BillView, "user", "The final bill."),
     ServerEvent(
         "billing:low_balance",

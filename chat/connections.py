@@ -3,7 +3,7 @@
 A sid is no identity: it names a socket, a person has many, and every reconnect makes a new one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,8 @@ class Connection:
     principal: Principal
     remote: str
     inbox: Inbox
+    #: How long ago the last frame came, in seconds.
+    pulse: Callable[[], float] = lambda: 0.0
     #: Sessions whose room this socket has joined.
     joined: set[str] = field(default_factory=set)
 

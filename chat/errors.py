@@ -42,6 +42,14 @@ class SessionNotActive(Conflict):
     detail = "The session is not active, so nothing can be sent in it."
 
 
+class SessionPaused(SessionNotActive):
+    """It waits for somebody who has lost the connection. It goes on, or ends, by itself; the same `clientMsgId` may be sent again."""
+
+    code = "SESSION_PAUSED"
+    detail = "The session is paused until both are connected again. Send it again when it goes on."
+    retryable = True
+
+
 class IdempotencyMismatch(Conflict):
     """This sender used the `clientMsgId` before, for another body. The first message stands."""
 

@@ -12,7 +12,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from chat.billing_events import BillView
-from chat.errors import IdempotencyMismatch, MessageNotFound, NotJoined, SessionNotActive
+from chat.errors import IdempotencyMismatch, MessageNotFound, NotJoined, SessionNotActive, SessionPaused
 from chat.event_types import (
     Ack,
     ClientEvent,
@@ -190,7 +190,7 @@ CLIENT_CHAT_EVENTS: Final = (
         Turn.PIPELINED,
         "Store a message. Acknowledged once it is durable; the same `clientMsgId` again gets the "
         "same answer and stores nothing.",
-        (SessionNotActive, IdempotencyMismatch),
+        (SessionNotActive, SessionPaused, IdempotencyMismatch),
     ),
     ClientEvent(
         "message_delivered",
@@ -213,7 +213,7 @@ CLIENT_CHAT_EVENTS: Final = (
         Ack,
         Turn.PIPELINED,
         "Tell the room; never stored, may be dropped.",
-        (NotJoined,),
+        (NotJoined, SessionNotActive, SessionPaused),
     ),
     ClientEvent(
         "leave_session",

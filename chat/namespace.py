@@ -108,6 +108,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
                 principal,
                 self._remote_of(environ),
                 Inbox(waiting=self._waiting, under_way=self._under_way),
+                self._transport.pulse(sid),
             )
             await self.enter_room(sid, user_room(principal.user_id))
         except ChatError as exc:
@@ -131,8 +132,9 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         """One thing that cannot fail: a raising handler here would leak the client for ever, or run twice."""
         try:
             if connection := self.connections.remove(sid):
+                ago_s = connection.pulse()
                 while connection.joined:
-                    self._presence.left(connection.joined.pop(), connection.user_id)
+                    self._presence.left(connection.joined.pop(), connection.user_id, ago_s=ago_s)
                 self._presence.went(connection.user_id)
         except Exception as exc:  # noqa: BLE001  see above
             _log_unexpected("disconnect", exc)

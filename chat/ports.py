@@ -28,6 +28,10 @@ class SessionGate(Protocol):
         """
         ...
 
+    def is_paused(self, session_id: str) -> bool:
+        """Whether what was found not open is paused, and may be open again. Never waits."""
+        ...
+
     async def state(self, session_id: str, viewer_id: str) -> dict[str, Any]:
         """The billing state that this participant may see, ready for the wire."""
         ...
@@ -168,6 +172,10 @@ class Transport(Protocol):
 
     def occupied(self, room: str) -> bool:
         """Whether a socket of this process is in the room."""
+        ...
+
+    def pulse(self, sid: str) -> Callable[[], float]:
+        """Tells how long ago the last frame came on this connection (s), also after it is gone."""
         ...
 
     def close(self, sid: str, *, final: bool) -> None:

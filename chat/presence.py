@@ -6,6 +6,7 @@ only what is news to them.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
@@ -14,6 +15,7 @@ import structlog
 
 from chat.errors import Unavailable
 from chat.push import PEOPLE, SESSIONS, Push, session_room, user_room
+from chat.whereabouts import HERE, KEEP_S, NO_TRACE, Signs, Together, Whereabouts
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +52,16 @@ class PresenceStore(Protocol):
         """The person is in the room through this process, until `leave`. Raises `Unavailable`; `refresh` then writes it."""
         ...
 
-    async def leave(self, room: str, person_id: str) -> bool:
-        """No more through this process; whether through no other one either. Raises `Unavailable`: nobody knows."""
+    async def leave(self, room: str, person_id: str, *, sign_ms: int = NO_TRACE) -> bool:
+        """No more through this process, and the last sign of life was given then; whether through no other one either. Raises
+        `Unavailable`: nobody knows.
+        """
+        ...
+
+    async def whereabouts(self, rooms: Sequence[str]) -> list[dict[str, Whereabouts]]:
+        """Room by room who is `HERE` through other processes, and the last sign of who was there lately: of a process that died, its
+        last refresh. Who is in none of it left no trace there. Raises `Unavailable`.
+        """
         ...
 
     async def elsewhere(self, rooms: Sequence[str]) -> list[set[str]]:
@@ -80,11 +90,19 @@ class Presence:
         later: Callable[[float, Callable[[], None]], Timer] = _later,
         store: PresenceStore | None = None,
         sweep_s: float = SWEEP_S,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        keep_s: float = KEEP_S,
+        is_alone: bool = True,
     ) -> None:
+        """`is_alone`: without a store there is no other process, so that who is not here is nowhere."""
+        self._signs = Signs(now_ms, keep_s=keep_s)
+        self._is_alone = is_alone
+        self._is_closing = False
         self._push = push
         self._grace_s = grace_s
         self._later = later
         self._store = store
+        self._together = Together(store.whereabouts) if store is not None else None
         self._sweep_s = sweep_s
         self._sockets: dict[Key, int] = {}
         #: People whose last socket left a moment ago: still here until the timer ends.
@@ -117,9 +135,12 @@ class Presence:
         """One more of the person's sockets, `sid`, is in the room. It is not told of its own arrival."""
         self._add((session_room(session_id), person_id), skip=sid)
 
-    def left(self, session_id: str, person_id: str) -> None:
-        """One of the person's sockets has left the room."""
-        self._remove((session_room(session_id), person_id))
+    def left(self, session_id: str, person_id: str, *, ago_s: float = 0) -> None:
+        """One of the person's sockets has left the room, and was last heard so long ago."""
+        key = (session_room(session_id), person_id)
+        if key in self._sockets:
+            self._signs.note(key, ago_s)
+        self._remove(key)
 
     def came(self, person_id: str) -> None:
         """One more of the person's sockets is connected."""
@@ -180,6 +201,29 @@ class Presence:
         elsewhere = self._elsewhere.get(room, set())
         return {p: ONLINE if p in elsewhere or self._is_here((room, p)) else OFFLINE for p in people}
 
+    async def whereabouts(self, session_id: str, people: Sequence[str]) -> dict[str, Whereabouts]:
+        """Where each one is, with no grace: `HERE` with a socket in the session's room at any process, else the last sign of life.
+        None while nobody can tell: the store does not answer or has forgotten, or this process says goodbye to everybody.
+        """
+        room = session_room(session_id)
+        store = self._store
+        found: dict[str, Whereabouts] | None = {} if store is None and self._is_alone else None
+        if store is not None and self._together is not None:
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    found = await self._together.of(room)
+        is_known = found is not None and (store is None or store.is_complete) and not self._is_closing
+        answer: dict[str, Whereabouts] = {}
+        for person_id in people:
+            key, elsewhere = (room, person_id), (found or {}).get(person_id, NO_TRACE)
+            if key in self._sockets or elsewhere == HERE:
+                answer[person_id] = HERE
+            elif is_known:
+                answer[person_id] = max(self._signs.of(key), int(elsewhere or NO_TRACE))
+            else:
+                answer[person_id] = None
+        return answer
+
     async def connected(self, person_id: str) -> bool:
         """Whether the person is connected, wherever. While the store does not answer: whether to this process."""
         room = user_room(person_id)
@@ -217,8 +261,13 @@ class Presence:
         """Tell our clients whom other processes have lost, or found, without our hearing of it. Raises `Unavailable`."""
         await self._compare(sorted({room for room, _ in self._sockets if room.startswith(SESSIONS)}))
 
+    def closing(self) -> None:
+        """Everybody is being sent away: from now on who is not here has not left by that."""
+        self._is_closing = True
+
     async def stop(self) -> None:
         """Write nothing more: who leaves now comes back to another process, or lapses there."""
+        self._is_closing = True
         self._store = None
         for timer in self._leaving.values():
             timer.cancel()
@@ -283,7 +332,7 @@ class Presence:
                 self._tell_processes(key, ONLINE)
             else:
                 self._written.discard(key)
-                await self._write_off(key, store.leave(*key))
+                await self._write_off(key, store.leave(*key, sign_ms=self._signs.of(key)))
 
     async def _write_off(self, key: Key, leaving: Awaitable[bool]) -> None:
         room, person_id = key

@@ -10,7 +10,13 @@ from uuid import uuid4
 import structlog
 
 from chat import wire
-from chat.errors import IdempotencyMismatch, MessageNotFound, NotFound, SessionNotActive
+from chat.errors import (
+    IdempotencyMismatch,
+    MessageNotFound,
+    NotFound,
+    SessionNotActive,
+    SessionPaused,
+)
 from chat.model import EVERYTHING, Advance, Conversation, Message, Overview, Page, Watermarks, seq_of
 from chat.ports import Clock, MessageStore, SessionGate
 from chat.push import Push
@@ -102,7 +108,8 @@ class ChatService:
         again.
 
         Nothing is awaited before the store has the write in its queue (or awaited in the order of asking), so
-        sends that start in order are stored in order. Raises `NotFound`, `SessionNotActive`, `IdempotencyMismatch`, `Unavailable`.
+        sends that start in order are stored in order. Raises `NotFound`, `SessionNotActive` (`SessionPaused` while it is paused),
+        `IdempotencyMismatch`, `Unavailable`.
         """
         if not await self._is_open(session_id):
             return await self._sent_before(person_id, session_id, body=body, client_msg_id=client_msg_id)
@@ -138,10 +145,10 @@ class ChatService:
         self, person_id: str, session_id: str, *, is_typing: bool, skip: str | None = None
     ) -> None:
         """Tell the room, except the socket `skip`. The caller has checked that the person is in it. Raises
-        `SessionNotActive`, `Unavailable`.
+        `SessionNotActive` (`SessionPaused`), `Unavailable`.
         """
         if not await self._is_open(session_id):
-            raise SessionNotActive(session_id=session_id)
+            raise self._not_open(session_id)
         view = {"sessionId": session_id, "userId": person_id, "isTyping": is_typing}
         self._push.to_session(session_id, "typing", view, skip=skip)
 
@@ -192,7 +199,11 @@ class ChatService:
                 if not message.says(body):
                     raise IdempotencyMismatch(session_id=session_id, client_msg_id=client_msg_id)
                 return message, True
-        raise SessionNotActive(session_id=session_id)
+        raise self._not_open(session_id)
+
+    def _not_open(self, session_id: str) -> SessionNotActive:
+        refusal = SessionPaused if self._gate.is_paused(session_id) else SessionNotActive
+        return refusal(session_id=session_id)
 
     async def _seq_of(self, person_id: str, session_id: str, message_id: str) -> int:
         conversation = await self.membership(person_id, session_id)

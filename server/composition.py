@@ -21,10 +21,12 @@ from billing_engine.payments.report import DailyReports
 from chat.errors import Unauthenticated as NotAuthenticated
 from chat.namespace import BYE_DISABLED, BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
+from chat.presence import GRACE_S
 from chat.service import ChatService
 from server.ai.setup import open_ai_providers
 from server.announcer import SocketAnnouncer
 from server.app import build_app
+from server.attending import PresenceAttending
 from server.auth.accounts import Accounts
 from server.auth.model import Ended, SignOut
 from server.auth.sign_ins import SignIns
@@ -61,6 +63,8 @@ from server.usage_room import UsageRoom
 
 #: `readyz` fails when this process's clock is further from the store's (LEDGER 4); on SQLite that is the machine's.
 CLOCK_TOLERANCE_MS: Final = 500
+#: Whoever is gone is forgotten this much later than their session ends for it.
+KEPT_LONGER_S: Final = 60
 #: How often a process asks which log-ins others have ended, should it not hear so.
 _SIGN_OUTS_EVERY_MS: Final = 2_000
 #: How often a worker looks for letters that web processes have posted.
@@ -232,7 +236,7 @@ class _Process:
         ledger.committer.on_batch = metrics.ledger_batch
         await ledger.start()
         stack.push_async_callback(ledger.stop)
-        realtime = _realtime(settings, between)
+        realtime = _realtime(settings, between, clock)
         gate = BillingGate()
         chat = ChatService(store=storage.messages, gate=gate, push=realtime.push, clock=clock, new_id=new_id)
         announcer = SocketAnnouncer()
@@ -273,7 +277,9 @@ class _Process:
                 "clock": _clock_check(clock, storage.clock_ms),
             },
             role=role,
+            attending=PresenceAttending(realtime.presence) if settings.fair_metering == "on" else None,
         )
+        realtime.presence.listen(lambda session_id, _: wired.services.engine.heard_presence(session_id))
         stack.push_async_callback(wired.services.ai.calls.stop)
         stack.push_async_callback(wired.services.ai_metrics.stop)
         stack.push_async_callback(wired.services.usage.stop)
@@ -482,19 +488,35 @@ async def _open_between(settings: Settings, clock: SystemClock, stack: AsyncExit
         peers=BusPeers(bus),
         buckets=RedisBuckets(redis),
         bus=bus,
-        presence=RedisPresence(redis),
+        presence=RedisPresence(redis, now_ms=clock.now_ms, keep_s=_keep_s(settings)),
     )
 
 
-def _realtime(settings: Settings, between: Between) -> Realtime:
-    options = SocketOptions(cors_origins=settings.cors_origins, trusted_proxies=settings.trusted_proxies)
+def _realtime(settings: Settings, between: Between, clock: SystemClock) -> Realtime:
+    options = SocketOptions(
+        cors_origins=settings.cors_origins,
+        trusted_proxies=settings.trusted_proxies,
+        # Other processes know that somebody has left before the session is to be paused for it.
+        presence_grace_s=min(GRACE_S, settings.peer_grace_seconds / 2),
+        presence_keep_s=_keep_s(settings),
+    )
     if between.bus is None:
-        return Realtime(options)
-    return Realtime(options, bus=between.bus, presence_store=between.presence)
+        return Realtime(options, now_ms=clock.now_ms, is_alone=not settings.is_shared)
+    return Realtime(options, bus=between.bus, presence_store=between.presence, now_ms=clock.now_ms)
+
+
+def _keep_s(settings: Settings) -> float:
+    """For how long the last sign of whoever is gone may be asked for."""
+    return settings.peer_gone_seconds + KEPT_LONGER_S
 
 
 def _sample_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.gauge("tarazu_sessions_live", "Sessions that this process bills", lambda: engine.live_count)
+    metrics.gauge(
+        "tarazu_sessions_paused",
+        "Those of them that wait for a lost participant",
+        lambda: engine.paused_count,
+    )
     metrics.total(
         "tarazu_sessions_let_go",
         "Sessions that another process has taken from this one",

@@ -8,6 +8,8 @@ from server.realtime.bus import Bus
 
 RECHARGED: Final = "recharged"
 ENDED: Final = "ended"
+#: A session is served no more for now, or again.
+PAUSED: Final = "paused"
 #: A process gives its lease up: look now, not at the next beat.
 LEAVING: Final = "leaving"
 #: Log-ins have ended: ask the store which.
@@ -26,6 +28,9 @@ class BusPeers:
     def ended(self, session_id: str) -> None:
         self._bus.tell(ENDED, {"session": session_id})
 
+    def paused_or_resumed(self, session_id: str) -> None:
+        self._bus.tell(PAUSED, {"session": session_id})
+
 
 def hear_peers(bus: Bus, engine: Engine, elsewhere: ServedElsewhere | None) -> None:
     """Pass on to billing what other processes tell."""
@@ -37,6 +42,8 @@ def hear_peers(bus: Bus, engine: Engine, elsewhere: ServedElsewhere | None) -> N
 
     bus.on(RECHARGED, lambda facts: _ignore(engine.heard_recharged(facts["user"])))
     bus.on(ENDED, lambda facts: ended(facts["session"]))
+    if elsewhere is not None:
+        bus.on(PAUSED, lambda facts: elsewhere.forget(facts["session"]))
 
 
 def _ignore(_answer: object) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from billing_engine.clock import Clock
 from billing_engine.consultations.engine import Engine
-from billing_engine.consultations.ports import Announcer, Locks, Peers
+from billing_engine.consultations.ports import Announcer, Attending, Locks, Peers
 from billing_engine.consultations.recovery import Recovery
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.served import ServedElsewhere
@@ -154,6 +154,9 @@ class BillingGate:
         except Unavailable as exc:
             raise StoreUnavailable(**exc.facts) from exc
 
+    def is_paused(self, session_id: str) -> bool:
+        return self.consultations is not None and self.consultations.is_paused(session_id)
+
     async def state(self, session_id: str, viewer_id: str) -> dict[str, Any]:
         """The bill as `viewer_id` may see it, for the join acknowledgement."""
         if self.consultations is None or self.chat is None:
@@ -175,6 +178,8 @@ def rules_of(settings: Settings) -> Rules:
         min_seconds=settings.min_seconds,
         commission_bp=settings.commission_bp,
         abandon_ms=settings.abandon_seconds * 1000,
+        peer_grace_ms=settings.peer_grace_seconds * 1000,
+        peer_gone_ms=settings.peer_gone_seconds * 1000,
         store_timeout_ms=settings.store_timeout_ms,
         lease_ms=settings.lease_ms,
     )
@@ -207,8 +212,9 @@ async def wire(
     ai_providers: Mapping[Provider, AiProvider],
     readiness: dict[str, Callable[[], Awaitable[None]]],
     role: str = WEB,
+    attending: Attending | None = None,
 ) -> Wired:
-    """Build every use case of one process."""
+    """Build every use case of one process. Without `attending` no session is paused because somebody is lost."""
     rules = rules_of(settings)
     sessions = await CollectionSessions.open(collections)
     claims = await CollectionClaims.open(collections)
@@ -234,6 +240,7 @@ async def wire(
         announcer=announcer,
         observer=metrics,
         peers=peers,
+        attending=attending,
     )
     elsewhere = ServedElsewhere(ledger=ledger, sessions=sessions, clock=clock) if settings.is_shared else None
     consultations = Consultations(

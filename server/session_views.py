@@ -104,6 +104,10 @@ def event_payload(event: SessionEvent, viewer_id: str, *, last_seq: int | None) 
     payload = billing_state(event.view, viewer_id, last_seq=last_seq)
     if "threshold" in event.extra:
         payload["thresholdSeconds"] = event.extra["threshold"]
+    if "reason" in event.extra:
+        payload["reason"] = event.extra["reason"]
+    if "ends_at_ms" in event.extra:
+        payload["endsAt"] = rfc3339(event.extra["ends_at_ms"])
     return payload
 
 
@@ -123,7 +127,7 @@ def billing_state(view: SessionView, viewer_id: str, *, last_seq: int | None) ->
         "remainingSeconds": _remaining(view, is_lawyer=is_lawyer),
         "paidUntil": rfc3339(paid_until_ms) if paid_until_ms is not None else None,
         "status": view.status.value,
-        "reason": session.end_reason.value if session.end_reason is not None else None,
+        "reason": session.end_reason.value if session.end_reason is not None else view.pause_reason,
         "lastSeq": last_seq,
     }
 

@@ -161,6 +161,9 @@ class Settings(BaseSettings):
     commission_percent: str = "0"
     retention_chat_days: Annotated[int, Field(ge=0, le=36_500)] = 0
     abandon_seconds: Annotated[int, Field(ge=10, le=86_400)] = 120
+    fair_metering: Literal["on", "off"] = "on"
+    peer_grace_seconds: Annotated[int, Field(ge=1, le=600)] = 15
+    peer_gone_seconds: Annotated[int, Field(ge=2, le=3_600)] = 120
     recharge_min: str = "1.00"
     recharge_max: str = "100000.00"
     payout_min: str = "100.00"
@@ -431,9 +434,7 @@ class Settings(BaseSettings):
             yield "COMPANY_RECHARGE_MIN: must be above 0 and not above COMPANY_RECHARGE_MAX"
         if self.company_gateway == "stripe" and not self.has_stripe:
             yield "COMPANY_GATEWAY: stripe needs STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET"
-        if self.lead_seconds < 2 * self.store_timeout_seconds:
-            # A slice must last over a write that times out and its retry (LEDGER 3).
-            yield "LEAD_SECONDS: must be at least twice STORE_TIMEOUT_SECONDS"
+        yield from self._unmeterable()
         low, high = self.asset.scale, 100_000 * self.asset.scale
         if not low <= self.credit_price_minor <= high:
             yield "CREDIT_PRICE: must be from 1.00 to 100000.00"
@@ -452,6 +453,14 @@ class Settings(BaseSettings):
         yield from self._unpayable()
         if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):
             yield "ADMIN_EMAIL: set it together with ADMIN_PASSWORD, or neither"
+
+    def _unmeterable(self) -> Iterable[str]:
+        """What metering lacks."""
+        if self.lead_seconds < 2 * self.store_timeout_seconds:
+            # A slice must last over a write that times out and its retry (LEDGER 3).
+            yield "LEAD_SECONDS: must be at least twice STORE_TIMEOUT_SECONDS"
+        if self.peer_gone_seconds <= self.peer_grace_seconds:
+            yield "PEER_GONE_SECONDS: must be more than PEER_GRACE_SECONDS"
 
     def _uncallable(self) -> Iterable[str]:
         """What AI calls and their metrics lack."""

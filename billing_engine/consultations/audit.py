@@ -99,6 +99,10 @@ def _check_hold(
         not ended, "a finished session has no hold", session.id, f"{session.status}, {hold.amount_minor} held"
     )
     until = meter.reaches_ms(meter.limit_s(hold.amount_minor))
+    # While paused it is looked after all the same: each tick proves that a server is there.
+    if until is None and now_ms - meter.evidence_at_ms > abandon_ms:
+        detail = f"paused, and looked after {_age(meter.evidence_at_ms, now_ms)}; nobody waits any more"
+        found.waits("a live session has an owner", session.id, detail)
     if until is not None and now_ms - until > abandon_ms:
         found.waits(
             "a live session has an owner", session.id, f"paid until {_age(until, now_ms)}; nobody bills it"

@@ -6,6 +6,7 @@ Every function takes the newest account and answers the next one with the `Bill`
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from billing_engine.consultations.attendance import NOBODY, Absence
 from billing_engine.consultations.errors import InsufficientBalance, StillFunded, Unattended
 from billing_engine.consultations.meter import Meter
 from billing_engine.consultations.model import END_STATUS, EndReason
@@ -119,6 +120,7 @@ class Tick:
     """One extension: at `now_ms` by the owner, write number `n`. Timeline rows below `copied_k` are copied out.
 
     `gap_from_ms`: the gate was shut from this instant on because the store was late; that time is not billed.
+    `joined`: who was seen in the session for the first time.
     """
 
     session_id: str
@@ -127,10 +129,11 @@ class Tick:
     now_ms: int
     copied_k: int
     gap_from_ms: int | None = None
+    joined: tuple[str, ...] = ()
 
 
 def extend(account: Account, _known: Entry | None, *, tick: Tick, rules: Rules) -> tuple[Account, Bill]:
-    """Hold the next slice, or what is left of the wallet. A repeat of the same `n` answers what stands.
+    """Hold the next slice, or what is left of the wallet. A repeat of the same `n` answers what stands. While paused no money moves.
 
     Raises:
         HoldGone: the session is closed.
@@ -140,17 +143,56 @@ def extend(account: Account, _known: Entry | None, *, tick: Tick, rules: Rules) 
     hold = fenced_hold(account, hold_id_of(tick.session_id), epoch=tick.fence.epoch, owner=tick.fence.owner)
     if tick.n <= hold.n:
         return account, bill_of(account, hold)
-    meter = Meter.of_facts(hold.facts).copied(tick.copied_k)
-    until = meter.reaches_ms(_paid_s(meter, hold.amount_minor))
-    shut_from = min((at for at in (until, tick.gap_from_ms) if at is not None), default=tick.now_ms)
-    if tick.now_ms > shut_from:
-        if tick.now_ms - shut_from > rules.abandon_ms:
-            raise Unattended(session=tick.session_id, since_ms=shut_from)
-        meter = meter.skipping(
-            shut_from, tick.now_ms, "STORE_DOWN" if tick.gap_from_ms is not None else "SERVER"
-        )
-    if meter.running_since_ms is not None:
-        meter = meter.proven(tick.now_ms)
+    meter = Meter.of_facts(hold.facts).copied(tick.copied_k).joined_by(tick.joined)
+    meter = _without_gap(meter, hold, tick, until_ms=tick.now_ms, rules=rules).proven(tick.now_ms)
+    return _extended(account, hold, meter, tick, rules)
+
+
+def pause(
+    account: Account, _known: Entry | None, *, tick: Tick, absence: Absence, rules: Rules
+) -> tuple[Account, Bill]:
+    """Stop the meter at the last sign of life of whoever is lost, also where a tick has proven service since. Nothing is given back
+    and nothing taken. A repeat, and a loss that is not due by the hold's own account of it, answer what stands.
+
+    Raises:
+        HoldGone, Fenced, Unattended: as `extend`.
+    """
+    hold = fenced_hold(account, hold_id_of(tick.session_id), epoch=tick.fence.epoch, owner=tick.fence.owner)
+    meter = Meter.of_facts(hold.facts)
+    loss = absence.due(meter, tick.now_ms)
+    if tick.n <= hold.n or loss is None:
+        return account, bill_of(account, hold)
+    meter = meter.copied(tick.copied_k).joined_by((*tick.joined, *(person for person, _ in absence.people)))
+    meter = _without_gap(meter, hold, tick, until_ms=loss.since_ms, rules=rules)
+    meter = meter.pausing(loss.since_ms, loss.reason.value).proven(tick.now_ms)
+    return _extended(account, hold, meter, tick, rules)
+
+
+def resume(account: Account, _known: Entry | None, *, tick: Tick, rules: Rules) -> tuple[Account, Bill]:
+    """Let the meter run again, paid by what the hold still pays and the wallet. A repeat, or a running session, answers what stands.
+
+    Raises:
+        HoldGone, Fenced: as `extend`.
+    """
+    hold = fenced_hold(account, hold_id_of(tick.session_id), epoch=tick.fence.epoch, owner=tick.fence.owner)
+    meter = Meter.of_facts(hold.facts)
+    if tick.n <= hold.n or meter.running_since_ms is not None:
+        return account, bill_of(account, hold)
+    return _extended(account, hold, meter.copied(tick.copied_k).resuming(tick.now_ms), tick, rules)
+
+
+def _without_gap(meter: Meter, hold: Hold, tick: Tick, *, until_ms: int, rules: Rules) -> Meter:
+    """Without the time up to `until_ms` in which the gate was shut, or nothing was paid. Raises `Unattended`."""
+    if meter.running_since_ms is None:
+        return meter
+    paid_until = meter.reaches_ms(_paid_s(meter, hold.amount_minor))
+    shut_from = min((at for at in (paid_until, tick.gap_from_ms) if at is not None), default=tick.now_ms)
+    if tick.now_ms - shut_from > rules.abandon_ms:
+        raise Unattended(session=tick.session_id, since_ms=shut_from)
+    return meter.skipping(shut_from, until_ms, "STORE_DOWN" if tick.gap_from_ms is not None else "SERVER")
+
+
+def _extended(account: Account, hold: Hold, meter: Meter, tick: Tick, rules: Rules) -> tuple[Account, Bill]:
     amount = _slice(meter, hold.amount_minor, account.spendable, tick.now_ms, rules)
     changed, held = extend_hold(account, hold, n=tick.n, amount_minor=amount, facts=_facts(meter, amount))
     return changed, _bill(changed, held, meter)
@@ -189,7 +231,7 @@ def adopt(
         raise Unattended(session=session_id, since_ms=last)
     # Being taken up is evidence, too: without it, a second crash would be counted from before the first, and an end at
     # that older evidence would stand before the resumption that the timeline already tells.
-    meter = meter.skipping(last, now_ms, "SERVER").proven(now_ms)
+    meter = meter.skipping(last, now_ms, "SERVER").waiting(now_ms).proven(now_ms)
     moved, adopted = adopt_hold(account, hold, owner=owner, facts=_facts(meter, hold.amount_minor))
     amount = _slice(meter, hold.amount_minor, moved.spendable, now_ms, rules)
     changed, held = extend_hold(
@@ -211,6 +253,8 @@ class Close:
     """The end of a session: at `at_ms`, clamped to [evidence, paid-until], for `reason`.
 
     `only_if_short` makes it conditional on the money being used up; `fence` is the owner's, None for a party's own end.
+    Whoever has been lost for the grace when it ends has paused it, whether or not that pause was written first: `absence` is what
+    is known of that. Within the grace nothing is paused, and the bill runs to the end.
     """
 
     session_id: str
@@ -218,6 +262,7 @@ class Close:
     at_ms: int
     fence: Fence | None = None
     only_if_short: bool = False
+    absence: Absence = NOBODY
 
 
 def close(
@@ -226,7 +271,8 @@ def close(
     """Take the exact price, give the rest of the hold back, fix the outcome. Every later close answers the first one's entry.
 
     Raises:
-        StillFunded: it was to be closed for lack of money and there is money (or the paid time is not over).
+        StillFunded: it was to be closed for lack of money and there is money (or the paid time is not over, or somebody was lost
+            so early that it should have been paused).
         HoldGone, Fenced: nothing to close, or not by this owner.
     """
     if known is not None:
@@ -248,6 +294,10 @@ def close(
     ended_at = max(order.at_ms, meter.evidence_at_ms, meter.started_at_ms)
     if until is not None:
         ended_at = min(ended_at, until)
+    if (loss := order.absence.due(meter, ended_at)) is not None:
+        if order.only_if_short:
+            raise StillFunded(session=order.session_id)
+        meter = meter.pausing(loss.since_ms, loss.reason.value)
     served_ms = meter.served_ms_at(ended_at)
     meter = replace(meter, served_ms=served_ms, running_since_ms=None).noted(ended_at, "end", reason.value)
     gross = price(meter.rate_minor_per_min, served_ms // 1000)

@@ -7,10 +7,12 @@ write that came back in time: if the store is late, the gate shuts by itself and
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from billing_engine.clock import Clock, Timer
+from billing_engine.clock import Clock
+from billing_engine.consultations.attendance import NOBODY, Absence, Attendance
 from billing_engine.consultations.billing import (
     Bill,
     Close,
@@ -19,10 +21,13 @@ from billing_engine.consultations.billing import (
     extend,
     hold_id_of,
     next_tick_ms,
+    pause,
+    resume,
 )
 from billing_engine.consultations.errors import StillFunded, Unattended
+from billing_engine.consultations.live import Live
 from billing_engine.consultations.model import EndReason, Session, SessionEvent
-from billing_engine.consultations.ports import Announcer, Locks, NoPeers, Peers, Timeline
+from billing_engine.consultations.ports import Announcer, Attending, Locks, NoPeers, Peers, Timeline
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.settlement import Settlement, ended_record, lock_names, trail_rows
 from billing_engine.consultations.views import final_view, live_view
@@ -35,6 +40,8 @@ from billing_engine.stopping import stop_tasks
 log = logging.getLogger(__name__)
 
 RETRY_MS = 250
+#: How often a paused session looks whether everybody is back, should no hint come.
+LOOK_MS = 2_000
 
 
 class Observer(Protocol):
@@ -47,36 +54,6 @@ class Observer(Protocol):
     def cut_off(self, error_ms: int) -> None:
         """A session without money was closed, durably, this long after its paid-until."""
         ...
-
-
-class Live:
-    """One session that this process bills."""
-
-    __slots__ = (
-        "bill", "closing", "copied_k", "done", "gap_from_ms", "gate_ms", "next_tick_ms", "poked", "retry_at_ms",
-        "session", "task", "timer", "waiter", "warned_s",
-    )  # fmt: skip
-
-    def __init__(self, session: Session, bill: Bill, next_tick: int) -> None:
-        self.session = session
-        self.bill = bill
-        self.gate_ms = bill.paid_until_ms or 0
-        self.next_tick_ms = next_tick
-        self.copied_k = 0
-        self.gap_from_ms: int | None = None
-        self.retry_at_ms: int | None = None
-        self.warned_s: int | None = None
-        self.closing = False
-        self.done = False
-        self.poked: str | None = None
-        self.waiter: asyncio.Future[None] | None = None
-        self.timer: Timer | None = None
-        self.task: asyncio.Task[None] | None = None
-
-    def wake(self) -> None:
-        """Let the session's task look at the time again."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
 
 
 class Engine:
@@ -94,9 +71,11 @@ class Engine:
         announcer: Announcer,
         observer: Observer | None = None,
         peers: Peers | None = None,
+        attending: Attending | None = None,
     ) -> None:
-        """Without `peers` there is no other process."""
+        """Without `peers` there is no other process; without `attending` no session is paused or ended because somebody is lost."""
         self._peers = peers or NoPeers()
+        self._attending = attending
         self._ledger = ledger
         self._clock = clock
         self._rules = rules
@@ -118,6 +97,11 @@ class Engine:
         """Sessions that this process bills now."""
         return len(self._live)
 
+    @property
+    def paused_count(self) -> int:
+        """Those of them that wait for somebody who is lost."""
+        return sum(live.bill.paid_until_ms is None for live in self._live.values())
+
     def is_open(self, session_id: str) -> bool:
         """Whether the session is served at this very instant: running here, and paid."""
         live = self._live.get(session_id)
@@ -130,14 +114,19 @@ class Engine:
             and self._clock.now_ms() < live.gate_ms
         )
 
+    def is_paused(self, session_id: str) -> bool:
+        """Whether the session is billed here and waits for somebody who is lost."""
+        live = self._live.get(session_id)
+        return live is not None and live.bill.paid_until_ms is None
+
     def launch(self, session: Session, bill: Bill, *, announce: str | None) -> None:
         """Begin to bill a session whose hold is open and owned by this process. Harmless when it is billed already."""
         if session.id in self._live:
             return
         now_ms = self._clock.now_ms()
-        live = Live(session, bill, next_tick_ms(session.started_at_ms or 0, now_ms, self._rules))
+        live = Live(session, bill, next_tick_ms(session.started_at_ms or 0, now_ms, self._rules), now_ms)
         proven_ms = bill.meter.evidence_at_ms
-        if now_ms - proven_ms > self._rules.store_timeout_ms:
+        if bill.paid_until_ms is not None and now_ms - proven_ms > self._rules.store_timeout_ms:
             # Its meter has run for long, and nobody could be served: the first write leaves the time since then out of the bill.
             # Since the evidence, never since the meter began to run: what is proven stays.
             live.gap_from_ms = live.gate_ms = proven_ms
@@ -168,6 +157,13 @@ class Engine:
         if live is not None:
             self._ask_at_once(live)
 
+    def heard_presence(self, session_id: str) -> None:
+        """Somebody may have come to the session or gone from it: look now."""
+        live = self._live.get(session_id)
+        if live is not None and self._attending is not None:
+            live.look_by(self._clock.now_ms())
+            live.wake()
+
     def look_again(self, *, ours: Collection[str] = ()) -> None:
         """Ask the ledger of every session at once whether it is still this process's; not of those that are known to be `ours`."""
         for session_id, live in self._live.items():
@@ -197,7 +193,8 @@ class Engine:
             )
             live.closing = True
         try:
-            entry = await self._close(Close(session.id, reason, at_ms), session)
+            absence = await self._absence(session, live)
+            entry = await self._close(Close(session.id, reason, at_ms, absence=absence), session)
         except BillingError:
             if live is not None:
                 live.closing = False
@@ -283,6 +280,8 @@ class Engine:
         bill = live.bill
         if bill.short and bill.paid_until_ms is not None:
             deadline = min(deadline, bill.paid_until_ms)
+        if live.look_at_ms is not None:
+            deadline = min(deadline, live.look_at_ms)
         warn_at = self._next_warning_ms(live)
         return deadline if warn_at is None else min(deadline, warn_at)
 
@@ -295,15 +294,16 @@ class Engine:
             live.retry_at_ms = now_ms + RETRY_MS
             return
         if live.bill.short and until is not None and now_ms >= until and poked is None:
-            try:
-                await self._cut_off(live, until)
-            except StillFunded:
-                await self._extend_and_tell(live, "session:recharged")
+            await self._run_dry(live, until)
             return
         if poked is not None or now_ms >= live.next_tick_ms or live.retry_at_ms is not None:
             await self._extend_and_tell(live, poked or "session:tick")
+        elif live.look_at_ms is None or now_ms < live.look_at_ms:
+            self._warn(live)
             return
-        self._warn(live)
+        # After the tick: whoever is slow to tell who is there delays no billing, and a pause begins where it began all the same.
+        if self._attending is not None and live.retry_at_ms is None and not live.done:
+            await self._look(live)
 
     async def _extend_and_tell(self, live: Live, event: str) -> None:
         due_ms = live.next_tick_ms
@@ -319,41 +319,136 @@ class Engine:
             if self._observer is not None:
                 self._observer.ticked(now_ms - due_ms)
             live.next_tick_ms = next_tick_ms(live.session.started_at_ms or 0, now_ms, self._rules)
-        if live.bill.meter.trail:
-            await self._copy_trail(live)
+        await self._copy_trail(live)
         self._tell(live, event)
         self._warn(live)
         # Last: locks that do not answer keep nobody waiting for the news.
         await self._renew_locks(live)
 
-    async def _extend(self, live: Live) -> None:
-        session = live.session
-        asked_ms = self._clock.now_ms()
+    async def _extend(self, live: Live, *, joined: tuple[str, ...] = ()) -> None:
         gap_from_ms = live.gap_from_ms
-        if gap_from_ms is None and live.retry_at_ms is not None and asked_ms > live.gate_ms:
+        asked_ms = self._clock.now_ms()
+        is_running = live.bill.paid_until_ms is not None
+        if is_running and gap_from_ms is None and live.retry_at_ms is not None and asked_ms > live.gate_ms:
             gap_from_ms = (
                 live.gate_ms
             )  # earlier tries failed until the gate had shut: the store's time, not the server's
-        tick = Tick(session.id, live.bill.fence, live.bill.n + 1, asked_ms, live.copied_k, gap_from_ms)
-        change = partial(extend, tick=tick, rules=self._rules)
+        tick = self._next_write(live, gap_from_ms, joined)
+        await self._write_meter(live, tick, partial(extend, tick=tick, rules=self._rules))
+
+    def _next_write(self, live: Live, gap_from_ms: int | None, joined: tuple[str, ...] = ()) -> Tick:
+        bill, now_ms = live.bill, self._clock.now_ms()
+        return Tick(live.session.id, bill.fence, bill.n + 1, now_ms, live.copied_k, gap_from_ms, joined)
+
+    async def _write_meter(self, live: Live, tick: Tick, change: Any) -> None:
+        """One write of the hold, and what its answer means for the gate. Raises what `change` raises, and `Unavailable`."""
+        session, asked_ms, before = live.session, tick.now_ms, live.bill
         bill: Bill = await self._ledger.change(wallet_of(session.user_id), self._rules.asset.code, change)
         answered_ms = self._clock.now_ms()
         gate_ms, live.bill = live.gate_ms, bill
-        # An answer without evidence of now repeats an earlier write, whose answer was lost: it knows of no gap since then.
-        shut_ms = gate_ms if bill.meter.evidence_at_ms < asked_ms else max(gate_ms, asked_ms)
-        if answered_ms <= gate_ms or (
-            shut_ms == asked_ms and answered_ms - asked_ms <= self._rules.store_timeout_ms
-        ):
-            live.gap_from_ms = None
-            live.gate_ms = bill.paid_until_ms or 0
+        if bill.paid_until_ms is None:
+            live.gap_from_ms, live.gate_ms = None, 0
+        elif before.paid_until_ms is None:
+            # It runs since its evidence. What the store took to say so nobody could use.
+            is_late = answered_ms - bill.meter.evidence_at_ms > self._rules.store_timeout_ms
+            live.gap_from_ms = bill.meter.evidence_at_ms if is_late else None
+            live.gate_ms = bill.meter.evidence_at_ms if is_late else bill.paid_until_ms
         else:
-            # The gate shut while the store kept us waiting. The write bills time that nobody could use, so the next one
-            # records it as a pause.
-            live.gap_from_ms = live.gate_ms = shut_ms
+            # An answer without evidence of now repeats an earlier write, whose answer was lost: it knows of no gap since then.
+            shut_ms = gate_ms if bill.meter.evidence_at_ms < asked_ms else max(gate_ms, asked_ms)
+            if answered_ms <= gate_ms or (
+                shut_ms == asked_ms and answered_ms - asked_ms <= self._rules.store_timeout_ms
+            ):
+                live.gap_from_ms = None
+                live.gate_ms = bill.paid_until_ms
+            else:
+                # The gate shut while the store kept us waiting. The write bills time that nobody could use, so the next one
+                # records it as a pause.
+                live.gap_from_ms = live.gate_ms = shut_ms
+        if (bill.paid_until_ms is None) is not (before.paid_until_ms is None):
+            self._tell_pause(live, before)
+
+    # -- who is there ----------------------------------------------------------------------------------------------
+
+    async def _look(self, live: Live) -> None:
+        """Ask who is there; note who has joined, pause, resume or end. What is not known changes nothing."""
+        at_ms = self._clock.now_ms()
+        live.look_at_ms = None
+        absence = await self._absence(live.session, live)
+        if live.done or live.closing:
+            return
+        if joined := live.attendance.arrived(live.bill.meter):
+            # At once: that somebody had joined outlives this process with the bill.
+            await self._extend(live, joined=joined)
+        if live.bill.paid_until_ms is not None:
+            await self._look_at_running(live, absence, at_ms)
+        else:
+            await self._look_at_paused(live, absence, at_ms)
+        if live.gap_from_ms is not None:
+            live.retry_at_ms = self._clock.now_ms()
+
+    async def _look_at_running(self, live: Live, absence: Absence, at_ms: int) -> None:
+        loss = absence.loss(live.bill.meter)
+        if absence.due(live.bill.meter, at_ms) is not None:
+            await self._pause_meter(live, absence, at_ms)
+        elif loss is not None:
+            live.look_by(loss.since_ms + self._rules.peer_grace_ms)
+
+    async def _look_at_paused(self, live: Live, absence: Absence, at_ms: int) -> None:
+        loss = absence.loss(live.bill.meter)
+        ends_at_ms = None if loss is None else loss.since_ms + self._rules.peer_gone_ms
+        if ends_at_ms is not None and at_ms >= ends_at_ms:
+            await self._end_without_peer(live, absence)
+            return
+        if live.attendance.is_whole(live.bill.meter):
+            await self._resume_meter(live)
+            return
+        next_ms = at_ms + LOOK_MS
+        live.look_by(next_ms if ends_at_ms is None else min(next_ms, ends_at_ms))
+
+    async def _absence(self, session: Session, live: Live | None) -> Absence:
+        """Who is known to be gone. A process that does not bill the session knows of no others than of those who left a trace."""
+        if self._attending is None:
+            return NOBODY
+        people = (session.user_id, session.lawyer_id)
+        seen = await self._attending.of(session.id, people)
+        now_ms = self._clock.now_ms()
+        attendance = live.attendance if live is not None else Attendance(people, now_ms)
+        attendance.take(seen, now_ms)
+        if live is None:
+            return attendance.traced(self._rules.peer_grace_ms)
+        return attendance.absence(live.bill.meter, self._rules.peer_grace_ms)
+
+    async def _pause_meter(self, live: Live, absence: Absence, at_ms: int) -> None:
+        loss = absence.loss(live.bill.meter)
+        live.look_by(
+            at_ms + LOOK_MS
+            if loss is None
+            else min(at_ms + LOOK_MS, loss.since_ms + self._rules.peer_gone_ms)
+        )
+        tick = replace(self._next_write(live, live.gap_from_ms), now_ms=at_ms)
+        await self._write_meter(live, tick, partial(pause, tick=tick, absence=absence, rules=self._rules))
+        await self._copy_trail(live)
+
+    async def _resume_meter(self, live: Live) -> None:
+        tick = self._next_write(live, None)
+        await self._write_meter(live, tick, partial(resume, tick=tick, rules=self._rules))
+        await self._copy_trail(live)
+        self._warn(live)
+
+    def _tell_pause(self, live: Live, before: Bill) -> None:
+        """The session has begun or ceased to wait for somebody."""
+        self._peers.paused_or_resumed(live.session.id)
+        meter = live.bill.meter
+        if meter.waiting_since_ms is None:
+            self._tell(live, "session:resumed", reason=before.meter.pause_reason)
+        else:
+            ends_at_ms = meter.waiting_since_ms + self._rules.peer_gone_ms
+            self._tell(live, "session:paused", reason=meter.pause_reason, ends_at_ms=ends_at_ms)
 
     async def _copy_trail(self, live: Live) -> None:
         trail = live.bill.meter.trail
-        if trail[-1][0] < live.copied_k:
+        if not trail or trail[-1][0] < live.copied_k:
             return
         await self._timeline.add(trail_rows(live.session.id, trail))
         live.copied_k = trail[-1][0] + 1
@@ -371,20 +466,52 @@ class Engine:
 
     # -- ending ----------------------------------------------------------------------------------------------------
 
-    async def _cut_off(self, live: Live, until_ms: int) -> None:
-        live.closing = True
-        order = Close(live.session.id, EndReason.WALLET_EMPTY, until_ms, live.bill.fence, only_if_short=True)
+    async def _run_dry(self, live: Live, until_ms: int) -> None:
+        """The paid time is over, and nothing more can be paid as far as is known."""
+        absence = await self._absence(live.session, live)
+        if live.done or live.closing:
+            return
+        if absence.due(live.bill.meter, until_ms) is not None:
+            # By then it was paused, and what was held since then pays for when they are back.
+            await self._pause_meter(live, absence, until_ms)
+            return
         try:
-            entry = await self._close(order, live.session)
-        except BillingError:
-            live.closing = False
-            raise
+            await self._cut_off(live, until_ms, absence)
+        except StillFunded:
+            await self._extend_and_tell(live, "session:recharged")
+
+    async def _cut_off(self, live: Live, until_ms: int, absence: Absence) -> None:
+        fence = live.bill.fence
+        order = Close(
+            live.session.id,
+            EndReason.WALLET_EMPTY,
+            until_ms,
+            fence,
+            only_if_short=True,
+            absence=absence,
+        )
+        entry = await self._close_own(live, order)
         if self._observer is not None:
             self._observer.cut_off(self._clock.now_ms() - until_ms)
         await self._settled(live.session, entry)
 
+    async def _end_without_peer(self, live: Live, absence: Absence) -> None:
+        now_ms = self._clock.now_ms()
+        order = Close(live.session.id, EndReason.PEER_GONE, now_ms, live.bill.fence, absence=absence)
+        await self._settled(live.session, await self._close_own(live, order))
+
+    async def _close_own(self, live: Live, order: Close) -> Entry:
+        live.closing = True
+        try:
+            return await self._close(order, live.session)
+        except BillingError:
+            live.closing = False
+            raise
+
     async def _close_unattended(self, live: Live) -> None:
-        order = Close(live.session.id, EndReason.ABANDONED, live.gap_from_ms or live.gate_ms, live.bill.fence)
+        absence = await self._absence(live.session, live)
+        at_ms = live.gap_from_ms or live.gate_ms
+        order = Close(live.session.id, EndReason.ABANDONED, at_ms, live.bill.fence, absence=absence)
         entry = await self._close(order, live.session)
         await self._settled(live.session, entry)
 

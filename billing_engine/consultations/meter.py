@@ -31,6 +31,8 @@ class Meter:
 
     `running_since_ms` is None while paused. `evidence_at_ms` is the last instant at which service is proven by a durable
     write. `trail` are the timeline rows that still wait to be copied out, `next_k` the number of the next one.
+    `joined` are those of the two who have been connected to the session. While paused `waiting_since_ms` is the instant from which
+    the wait for the one who is lost counts, and `pause_reason` says who that is.
     """
 
     user_id: str
@@ -44,6 +46,9 @@ class Meter:
     evidence_at_ms: int
     trail: tuple[Trail, ...] = ()
     next_k: int = 0
+    joined: tuple[str, ...] = ()
+    waiting_since_ms: int | None = None
+    pause_reason: str | None = None
 
     def served_ms_at(self, at_ms: int) -> int:
         """Milliseconds served by `at_ms`."""
@@ -83,6 +88,37 @@ class Meter:
         paused = replace(self, served_ms=self.served_ms_at(from_ms), running_since_ms=to_ms)
         return paused.noted(from_ms, "pause", reason).noted(to_ms, "resume", reason)
 
+    def pausing(self, from_ms: int, reason: str) -> "Meter":
+        """Paused from `from_ms` on, and be that before the evidence; never from before it began to run."""
+        if self.running_since_ms is None:
+            return self
+        from_ms = max(from_ms, self.running_since_ms)
+        paused = replace(
+            self,
+            served_ms=self.served_ms_at(from_ms),
+            running_since_ms=None,
+            waiting_since_ms=from_ms,
+            pause_reason=reason,
+        )
+        return paused.noted(from_ms, "pause", reason)
+
+    def resuming(self, at_ms: int) -> "Meter":
+        """Running again from `at_ms`; never from before what is proven."""
+        if self.running_since_ms is not None:
+            return self
+        at_ms = max(at_ms, self.evidence_at_ms, self.waiting_since_ms or 0)
+        resumed = replace(self, running_since_ms=at_ms, waiting_since_ms=None, pause_reason=None)
+        return resumed.noted(at_ms, "resume", self.pause_reason).proven(at_ms)
+
+    def waiting(self, from_ms: int) -> "Meter":
+        """While paused: with the wait for whoever is lost counted from then. A server that was away let nobody come back."""
+        return self if self.waiting_since_ms is None else replace(self, waiting_since_ms=from_ms)
+
+    def joined_by(self, people: Iterable[str]) -> "Meter":
+        """With these noted as having joined."""
+        new = tuple(sorted({person for person in people if person not in self.joined}))
+        return replace(self, joined=(*self.joined, *new)) if new else self
+
     def proven(self, at_ms: int) -> "Meter":
         """With evidence of service at `at_ms`; it never moves back."""
         return replace(self, evidence_at_ms=max(self.evidence_at_ms, at_ms))
@@ -108,6 +144,9 @@ class Meter:
             "paidUntil": paid_until_ms,
             "trail": self.trail,
             "k": self.next_k,
+            "joined": self.joined,
+            "waitingSince": self.waiting_since_ms,
+            "pauseReason": self.pause_reason,
         }
 
     @staticmethod
@@ -125,6 +164,10 @@ class Meter:
             facts["evidenceAt"],
             tuple((k, at_ms, event, reason) for k, at_ms, event, reason in facts["trail"]),
             facts["k"],
+            # Holds that an older version has opened know nothing of these.
+            tuple(facts.get("joined", ())),
+            facts.get("waitingSince"),
+            facts.get("pauseReason"),
         )
 
 

@@ -29,6 +29,15 @@ class EndReason(StrEnum):
     ACCOUNT_DISABLED = "ACCOUNT_DISABLED"
 
 
+class LostReason(StrEnum):
+    """Who is waited for while a session is paused, as the timeline says it. Pauses that are over by the time they are known have other
+    reasons: `SERVER`, `STORE_DOWN`.
+    """
+
+    USER_LOST = "USER_LOST"
+    LAWYER_LOST = "LAWYER_LOST"
+
+
 #: The final status that each reason gives.
 END_STATUS: Final = {
     EndReason.USER_ENDED: Status.ENDED,
@@ -114,6 +123,7 @@ class SessionView:
     both are for the user's eyes (the lawyer sees `remaining_s` from 120 downwards only).
 
     `paid_ahead_s` is how far `paid_until_ms` lies ahead: with long ticks it is the wallet's end, and as telling. None: not known.
+    `pause_reason` says who is lost while it is paused.
     """
 
     session: Session
@@ -124,6 +134,7 @@ class SessionView:
     remaining_s: int
     wallet_minor: int
     paid_ahead_s: int | None = None
+    pause_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +173,11 @@ class LawyerTerms:
 
 @dataclass(frozen=True, slots=True)
 class SessionEvent:
-    """Something both parties hear of: `session:started`, `session:tick`, `session:low_balance`, `session:recharged`, `session:ended`.
+    """Something both parties hear of: `session:started`, `session:tick`, `session:low_balance`, `session:recharged`, `session:paused`,
+    `session:resumed`, `session:ended`.
 
-    `low_balance` events carry the threshold (s) in `extra`. The announcer turns it into one payload for the user and one for the
+    `low_balance` events carry the threshold (s) in `extra`; `paused` and `resumed` ones the reason, and `paused` ones the instant at
+    which it ends if nobody comes back. The announcer turns it into one payload for the user and one for the
     lawyer, who never sees the balance.
     """
 

@@ -1,8 +1,9 @@
 """What consultations need from the outside, in their own words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from billing_engine.consultations.attendance import Whereabouts
 from billing_engine.consultations.model import LawyerTerms, Session, SessionEvent, Status, TimelineRow
 
 
@@ -130,6 +131,10 @@ class Peers(Protocol):
         """The session was closed here."""
         ...
 
+    def paused_or_resumed(self, session_id: str) -> None:
+        """Whether the session is served has changed here."""
+        ...
+
 
 class NoPeers:
     """There is no other process."""
@@ -139,6 +144,17 @@ class NoPeers:
 
     def ended(self, session_id: str) -> None:
         del session_id
+
+    def paused_or_resumed(self, session_id: str) -> None:
+        del session_id
+
+
+class Attending(Protocol):
+    """Who is connected to a session, at whatever process. Asked as a state; never raises."""
+
+    async def of(self, session_id: str, people: Sequence[str]) -> Mapping[str, Whereabouts]:
+        """Where each one is, as of now and within a moment. None for whom nobody can tell: missing data is no absence."""
+        ...
 
 
 class Lawyers(Protocol):

@@ -12,6 +12,7 @@ class Rules:
     `lead_ms` is how far past the next tick a slice reaches: at least 2 s and two store timeouts, or every tick would leave
     the time of its own commit unpaid (LEDGER 3). `slot_ms` groups ticks so that they meet in one commit; deadlines of money
     are never rounded. A process beats every sixth of `lease_ms`; unmoved for all of it, its lease is stale to whoever has watched it.
+    Somebody who had joined and is lost for `peer_grace_ms` pauses the session, for `peer_gone_ms` ends it.
     """
 
     asset: Asset = INR
@@ -22,6 +23,8 @@ class Rules:
     min_seconds: int = 60
     commission_bp: int = 0
     abandon_ms: int = 120_000
+    peer_grace_ms: int = 15_000
+    peer_gone_ms: int = 120_000
     store_timeout_ms: int = 1_000
     lock_ttl_ms: int = 60_000
     lease_ms: int = 1_200

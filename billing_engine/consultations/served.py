@@ -26,6 +26,7 @@ class _Word(NamedTuple):
 
     until_ms: int
     ask_at_ms: int
+    is_paused: bool = False
 
 
 class ServedElsewhere:
@@ -43,6 +44,11 @@ class ServedElsewhere:
         him, so that what is sent in order stays in order.
         """
         return None if session_id in self._turns else self._known(session_id)
+
+    def is_paused(self, session_id: str) -> bool:
+        """Whether it waited for somebody who is lost when it was looked at last."""
+        word = self._words.get(session_id)
+        return word is not None and word.is_paused
 
     async def look(self, session_id: str) -> bool:
         """The answer as of now, in the order of asking.
@@ -77,14 +83,16 @@ class ServedElsewhere:
 
     async def _read(self, session_id: str) -> bool:
         session = await self._sessions.get(session_id)
-        until_ms = 0
+        until_ms, is_paused = 0, False
         if session is not None and session.status in LIVE:
             account = await self._ledger.account(wallet_of(session.user_id), session.currency)
             hold = account.holds.get(hold_id_of(session_id))
-            until_ms = (bill_of(account, hold).paid_until_ms or 0) if hold is not None else 0
+            if hold is not None:
+                paid_until = bill_of(account, hold).paid_until_ms
+                until_ms, is_paused = paid_until or 0, paid_until is None
         now_ms = self._clock.now_ms()
         open_ = now_ms < until_ms
-        self._words[session_id] = _Word(until_ms, until_ms if open_ else now_ms + NO_FOR_MS)
+        self._words[session_id] = _Word(until_ms, until_ms if open_ else now_ms + NO_FOR_MS, is_paused)
         self._words.move_to_end(session_id)
         if len(self._words) > _REMEMBERED:
             self._words.popitem(last=False)

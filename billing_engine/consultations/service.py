@@ -389,6 +389,12 @@ class Consultations:
             return self._engine.is_open(session_id)
         return self._elsewhere.is_open(session_id)
 
+    def is_paused(self, session_id: str) -> bool:
+        """Whether what is not open waits for somebody who is lost, as this process last knew."""
+        if self._elsewhere is None or self._engine.is_live(session_id):
+            return self._engine.is_paused(session_id)
+        return self._elsewhere.is_paused(session_id)
+
     async def look(self, session_id: str) -> bool:
         """`is_open` for whoever got None. Callers go on in the order in which they asked. Raises `Unavailable`."""
         if self._elsewhere is None:

@@ -18,6 +18,7 @@ def live_view(session: Session, bill: Bill, now_ms: int) -> SessionView:
         remaining_s=max(0, bill.limit_s - meter.seconds_at(at_ms)),
         wallet_minor=bill.spendable_minor,
         paid_ahead_s=None if until is None else max(0, until - now_ms) // 1000,
+        pause_reason=meter.pause_reason,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from billing_engine.consultations.model import VISIBLE, EndReason, Status
+from billing_engine.consultations.model import VISIBLE, EndReason, LostReason, Status
 from chat.errors import ChatError
 from chat.event_types import EVERY_EVENT, ClientEvent, Failure, ServerEvent
 from chat.events import CLIENT_EVENTS, SERVER_EVENTS
@@ -25,10 +25,11 @@ TARGETS: Final[Mapping[str, str]] = {
 }
 #: Words that billing chooses and chat only passes on.
 _WORDS: Final[Mapping[tuple[str, str], Iterable[StrEnum]]] = {
-    ("BillView", "status"): [status for status in Status if status in VISIBLE],
-    ("BillView", "reason"): list(EndReason),
-    ("LowBalanceView", "status"): [status for status in Status if status in VISIBLE],
-    ("LowBalanceView", "reason"): list(EndReason),
+    **{
+        (view, "status"): [status for status in Status if status in VISIBLE]
+        for view in ("BillView", "LowBalanceView", "PausedView")
+    },
+    **{(view, "reason"): [*EndReason, *LostReason] for view in ("BillView", "LowBalanceView", "PausedView")},
 }
 _INTRODUCTION: Final = """\
 Connect with any Socket.IO client, version 4 of the protocol, **WebSocket transport only** (`transports: ["websocket"]`), and
@@ -41,6 +42,9 @@ Every event is acknowledged exactly once, with `{ok: true, ...}` or `{ok: false,
 After a lost connection: connect, then `join_session` with `afterSeq` (the last `seq` you have) and `pendingIds` (the
 `clientMsgId`s that were never acknowledged). Ask again while `hasMore`. Every `session:tick` carries `lastSeq`, so that you
 notice a missed message within ten seconds.
+
+Who had joined and is lost pauses the session, unbilled from the last sign of life: `session:paused`, and sending is refused with the
+retryable `SESSION_PAUSED`. Send again after `session:resumed`.
 """
 
 
@@ -185,6 +189,8 @@ def _told_example(event: ServerEvent, sample: Json) -> Json:
     if event.name == "session:ended":
         over = {"status": "FORCE_ENDED", "reason": "WALLET_EMPTY", "remainingSeconds": 0, "paidUntil": None}
         return sample | over | {"walletBalance": "0.00"}
+    if event.name == "session:resumed":
+        return sample | {"reason": "LAWYER_LOST"}
     if event.name == "session:low_balance":
         return sample | {"remainingSeconds": 120, "walletBalance": "30.00"}
     return sample

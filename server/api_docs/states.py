@@ -32,8 +32,8 @@ event changes nothing.
 ## A consultation
 
 {_diagram(session_arrows())}
-{internal} are internal, no client ever sees them. A session is PAUSED while nobody serves it, for instance while no server
-runs: that time is on the timeline and not on the bill.
+{internal} are internal, no client ever sees them. A session is PAUSED while nobody serves it: while no server runs,
+or while somebody who had joined is lost (`USER_LOST`, `LAWYER_LOST`). That time is on the timeline and not on the bill.
 
 How it ended says why:
 

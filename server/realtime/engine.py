@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -79,6 +80,12 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio shi
             return True
         listed = self._options.cors_origins
         return origin in listed or "*" in listed or urlsplit(origin).netloc == environ.get("HTTP_HOST", "")
+
+    def pulse(self, eio_sid: str) -> Callable[[], float]:
+        """Tells how long ago the connection's last frame came (s); of one that is gone by now, that it was just now."""
+        link = self.links.get(eio_sid)
+        now_s = asyncio.get_running_loop().time
+        return (lambda: 0.0) if link is None else (lambda: now_s() - link.heard_s)
 
     def abort(self, eio_sid: str) -> None:
         """Cut a connection. Its handler cleans up after it."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from chat.inbox import UNDER_WAY, WAITING
 from chat.presence import GRACE_S, SWEEP_S
+from chat.whereabouts import KEEP_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class SocketOptions:
     goodbye_s: float = 1
     #: A person whose last socket left a session is still there for so long.
     presence_grace_s: float = GRACE_S
+    #: For how long it is remembered when somebody who is gone was last heard.
+    presence_keep_s: float = KEEP_S
     #: How often what other processes know of presence is compared with what our clients were told.
     presence_sweep_s: float = SWEEP_S
     #: Proxies in front of us whose X-Forwarded-For entries are believed.

@@ -1,6 +1,7 @@
 """The socket server as the composition root sees it: build, attach, shut down."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -38,9 +39,11 @@ class Realtime:
         *,
         bus: Bus | None = None,
         presence_store: PresenceStore | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        is_alone: bool = True,
     ) -> None:
         """With a bus events reach the sockets of other processes, too, and theirs ours; with a store so does presence. The caller
-        starts and stops them.
+        starts and stops them. `is_alone`: there is no other process where there is no store.
         """
         self.options = options or SocketOptions()
         self.server = RealtimeServer(self.options)
@@ -53,6 +56,9 @@ class Realtime:
             grace_s=self.options.presence_grace_s,
             store=presence_store,
             sweep_s=self.options.presence_sweep_s,
+            keep_s=self.options.presence_keep_s,
+            now_ms=now_ms,
+            is_alone=is_alone,
         )
         self.transport.on_facts = self.presence.heard
         self._bus = bus
@@ -142,6 +148,7 @@ class Realtime:
         self._shut = True
         engine = self.server.eio
         engine.draining = True
+        self.presence.closing()
         open_at_first = len(self)
         if self.namespace is not None:
             # Whatever is not stored by then was not acknowledged either: its sender repeats it elsewhere.

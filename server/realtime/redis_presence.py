@@ -8,6 +8,8 @@ from itertools import islice
 from typing import Any, Final
 
 from chat.errors import Unavailable
+from chat.push import SESSIONS
+from chat.whereabouts import HERE, KEEP_S, NO_TRACE, Whereabouts
 from server.redis_client import RedisClient, RedisUnavailable, Script
 
 #: What a dead process knew is gone by then, so that with a sweep every five seconds its people's peers know within thirty.
@@ -24,6 +26,37 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local alive = string.format('(%.0f', now)
 """
+
+#: KEYS: signs of sessions' rooms. ARGV: for how long, since when, now, then a member for each key.
+_SIGN: Final = Script(
+    """
+for i, key in ipairs(KEYS) do
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', ARGV[2])
+  redis.call('ZADD', key, ARGV[3], ARGV[i + 3])
+  redis.call('PEXPIRE', key, ARGV[1])
+end
+return 0
+"""
+)
+
+#: KEYS: since when Redis remembers, then for each room its members and its signs. Answers how long it has remembered, then for each
+#: room the members, and the signs each with its instant.
+_WHEREABOUTS: Final = Script(
+    _NOW
+    + """
+local since = redis.call('GET', KEYS[1])
+if not since then
+  since = string.format('%.0f', now)
+  redis.call('SET', KEYS[1], since)
+end
+local found = {now - since}
+for i = 2, #KEYS, 2 do
+  found[i] = redis.call('ZRANGEBYSCORE', KEYS[i], alive, '+inf')
+  found[i + 1] = redis.call('ZRANGE', KEYS[i + 1], 0, -1, 'WITHSCORES')
+end
+return found
+"""
+)
 
 #: ARGV: lifetime, then a member for each key.
 _ENTER: Final = Script(
@@ -76,7 +109,12 @@ class RedisPresence:
         lifetime_ms: int = LIFETIME_MS,
         settle_ms: int = SETTLE_MS,
         monotonic_s: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        keep_s: float = KEEP_S,
     ) -> None:
+        """`now_ms` is the clock of the signs of life, which are kept for `keep_s`."""
+        self._keep_ms = round(keep_s * 1000)
+        self._now_ms = now_ms
         self._redis = redis
         self._lifetime_ms = lifetime_ms
         self._settle_ms = settle_ms
@@ -100,10 +138,13 @@ class RedisPresence:
         self._ours[room, person_id] = None
         await self._enter([(room, person_id)])
 
-    async def leave(self, room: str, person_id: str) -> bool:
+    async def leave(self, room: str, person_id: str, *, sign_ms: int = NO_TRACE) -> bool:
         self._ours.pop((room, person_id), None)
         member = self._node + person_id
         async with self._writing:
+            if sign_ms:
+                # First: who is no member any more is gone since then, and never for no reason.
+                await self._sign([(room, person_id)], sign_ms)
             is_gone: int = await self._run(_LEAVE, [self._key(room)], member, person_id, _NODE_CHARS)
         return bool(is_gone)
 
@@ -113,6 +154,16 @@ class RedisPresence:
             keys = [self._redis.key("presence-since"), *map(self._key, rooms[first : first + _CHUNK])]
             self._remembers_ms, *members = await self._run(_MEMBERS, keys)
             found.extend(self._others(room) for room in members)
+        return found
+
+    async def whereabouts(self, rooms: Sequence[str]) -> list[dict[str, Whereabouts]]:
+        found: list[dict[str, Whereabouts]] = []
+        for first in range(0, len(rooms), _CHUNK):
+            keys = [self._redis.key("presence-since")]
+            for room in rooms[first : first + _CHUNK]:
+                keys += [self._key(room), self._signs_key(room)]
+            self._remembers_ms, *answers = await self._run(_WHEREABOUTS, keys)
+            found.extend(map(self._where, answers[::2], answers[1::2]))
         return found
 
     async def refresh(self) -> None:
@@ -126,6 +177,15 @@ class RedisPresence:
         if keys:
             members = [self._node + person_id for _, person_id in keys]
             await self._run(_ENTER, [self._key(room) for room, _ in keys], self._lifetime_ms, *members)
+            # Should this process die, whoever was here through it was last known to be alive at its last refresh.
+            await self._sign(keys, self._now_ms())
+
+    async def _sign(self, keys: list[tuple[str, str]], sign_ms: int) -> None:
+        keys = [(room, person_id) for room, person_id in keys if room.startswith(SESSIONS)]
+        if keys:
+            members = [self._node + person_id for _, person_id in keys]
+            names = [self._signs_key(room) for room, _ in keys]
+            await self._run(_SIGN, names, self._keep_ms, self._now_ms() - self._keep_ms, sign_ms, *members)
 
     async def _run(self, script: Script, keys: list[str], *arguments: str | int) -> Any:
         try:
@@ -140,6 +200,19 @@ class RedisPresence:
     def _others(self, members: list[bytes]) -> set[str]:
         names = [member.decode() for member in members]
         return {name[_NODE_CHARS:] for name in names if name[:_NODE_CHARS] != self._node}
+
+    def _where(self, members: list[bytes], signs: list[bytes]) -> dict[str, Whereabouts]:
+        """What is known of our own people is for us to say, and we know better."""
+        where: dict[str, Whereabouts] = {}
+        for member, sign in zip(signs[::2], signs[1::2], strict=True):
+            name = member.decode()
+            if name[:_NODE_CHARS] != self._node:
+                person_id = name[_NODE_CHARS:]
+                where[person_id] = max(int(where.get(person_id) or NO_TRACE), int(float(sign)))
+        return where | dict.fromkeys(self._others(members), HERE)
+
+    def _signs_key(self, room: str) -> str:
+        return self._redis.key(f"presence-signs:{room}")
 
     def _key(self, room: str) -> str:
         return self._redis.key(f"presence:{room}")

@@ -106,6 +106,9 @@ class RoomTransport:
     def occupied(self, room: str) -> bool:
         return bool(self._server.manager.members(room))
 
+    def pulse(self, sid: str) -> Callable[[], float]:
+        return self._server.eio.pulse(self._server.manager.eio_sid_from_sid(sid, "/"))  # type: ignore[no-any-return]  # untyped
+
     def close(self, sid: str, *, final: bool) -> None:
         """See the port."""
         eio_sid = self._server.manager.eio_sid_from_sid(sid, "/")

@@ -33,6 +33,8 @@ class WebSocket:
         self._socket: Any = handler.__self__  # type: ignore[attr-defined]
         self._sock: web.WebSocketResponse | None = None
         self._request: web.Request | None = None
+        #: When the last frame came, of whatever kind, in seconds of the loop's clock.
+        self.heard_s = asyncio.get_running_loop().time()
 
     async def __call__(self, environ: dict[str, Any]) -> web.StreamResponse:
         """Serve the connection until it ends, and leave nothing of it behind however it ends."""
@@ -72,11 +74,13 @@ class WebSocket:
 
     async def _read(self) -> None:
         sid, take = self._socket.sid, self._engine.handlers["message"]
+        now_s = asyncio.get_running_loop().time
         while True:
             try:
                 frame = await self.wait()
             except (OSError, RuntimeError):
                 return
+            self.heard_s = now_s()
             if isinstance(frame, bytes):
                 await take(sid, frame)
             elif frame[0] == _MESSAGE:

@@ -195,10 +195,15 @@ class Device:
         return ack
 
     async def heard(
-        self, name: str, where: Callable[[Json], bool] = lambda _: True, *, after: int = 0
+        self,
+        name: str,
+        where: Callable[[Json], bool] = lambda _: True,
+        *,
+        after: int = 0,
+        patience_s: float = PATIENCE_S,
     ) -> Heard:
         """The first such event, of those that came already (after the first `after` ones) or of those that will."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         looked_at = after
         while True:
             self._news.clear()

@@ -32,10 +32,14 @@ class Gate:
 
     def __init__(self) -> None:
         self.open: set[str] = {SESSION}
+        self.paused: set[str] = set()
         self.asked: list[tuple[str, str]] = []
 
     def is_open(self, session_id: str) -> bool:
         return session_id in self.open
+
+    def is_paused(self, session_id: str) -> bool:
+        return session_id in self.paused
 
     async def look(self, session_id: str) -> bool:
         return self.is_open(session_id)

@@ -1,11 +1,13 @@
 """Who is where, as several processes write it into a real Redis-protocol server."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from chat.errors import Unavailable
+from chat.whereabouts import HERE
 from server.realtime.redis_presence import LIFETIME_MS, SETTLE_MS, RedisPresence
 from server.redis_client import RedisClient, Script, open_redis
 from tests.support.manual_clock import turns
@@ -144,11 +146,11 @@ async def test_a_leave_waits_for_the_refresh_that_still_says_here() -> None:
     await turns()
     leave = asyncio.create_task(store.leave("s:1", "usr"))
     await turns()
-    assert slow.ran == ["ZADD"]
+    assert slow.ran == ["ZADD", "ZADD"], "who is there, and a sign of life"
     slow.gate.set()
     await asyncio.gather(refresh, leave)
 
-    assert slow.ran == ["ZADD", "ZADD", "ZREM"]
+    assert slow.ran == ["ZADD"] * 4 + ["ZREM"]
 
 
 async def test_it_is_complete_once_everybody_has_had_the_time_to_write(
@@ -205,6 +207,91 @@ async def test_while_redis_is_away_nobody_knows(a: RedisPresence, b: RedisPresen
     await a.refresh()
 
     assert await b.elsewhere(["s:1"]) == [{"law"}]
+
+
+# --- the last sign of life of who is gone ---
+
+
+async def test_who_left_through_another_process_is_gone_since_the_sign_that_it_wrote(
+    a: RedisPresence, b: RedisPresence
+) -> None:
+    await a.enter("s:1", "usr")
+    await b.enter("s:1", "law")
+    assert await b.whereabouts(["s:1", "s:2"]) == [{"usr": HERE}, {}]
+    # Earlier than the last refresh: who is cut off for his silence was last heard before that.
+    await a.leave("s:1", "usr", sign_ms=1_234)
+    assert await b.whereabouts(["s:1"]) == [{"usr": 1_234}]
+    assert await a.whereabouts(["s:1"]) == [{"law": HERE}], "of its own people a process knows better"
+
+
+async def test_a_refresh_is_the_last_sign_of_a_process_that_dies(
+    redis: RedisClient, b: RedisPresence
+) -> None:
+    wall = [1_700_000_000_000]
+    dead = RedisPresence(redis, now_ms=lambda: wall[0])
+    await dead.enter("s:1", "usr")
+    wall[0] += 10_000
+    await dead.refresh()
+    wall[0] += 7_000
+    await age_keys(redis, LIFETIME_MS - 5_000)
+    assert await b.whereabouts(["s:1"]) == [{"usr": HERE}]
+    await age_keys(redis, 5_000)
+    ((name, sign),) = (await b.whereabouts(["s:1"]))[0].items()
+    # Aged with everything else.
+    assert (name, sign) == ("usr", 1_700_000_010_000 - LIFETIME_MS)
+
+
+async def test_of_several_processes_the_latest_sign_counts(
+    a: RedisPresence, b: RedisPresence, redis: RedisClient
+) -> None:
+    c = RedisPresence(redis)
+    for process in (a, b, c):
+        await process.enter("s:1", "usr")
+    now_ms = time.time_ns() // 1_000_000
+    for process, ago_ms in ((a, 5_000), (b, 1_000), (c, 3_000)):
+        await process.leave("s:1", "usr", sign_ms=now_ms - ago_ms)
+    watcher = RedisPresence(redis)
+    assert await watcher.whereabouts(["s:1"]) == [{"usr": now_ms - 1_000}]
+    await b.enter("s:1", "usr")
+    assert await watcher.whereabouts(["s:1"]) == [{"usr": HERE}]
+
+
+async def test_signs_are_kept_as_long_as_somebody_may_be_waited_for_and_no_longer(
+    redis: RedisClient, b: RedisPresence
+) -> None:
+    wall = [1_700_000_000_000]
+    a = RedisPresence(redis, now_ms=lambda: wall[0], keep_s=180)
+    await a.enter("s:1", "usr")
+    await a.leave("s:1", "usr", sign_ms=wall[0])
+    await a.enter("u:usr", "usr")
+    assert await redis.command("KEYS", "tarazu:presence-signs:*") == [b"tarazu:presence-signs:s:1"]
+    await age_keys(redis, 170_000)
+    assert await b.whereabouts(["s:1"]) == [{"usr": 1_700_000_000_000 - 170_000}]
+    await age_keys(redis, 10_000)
+    assert await b.whereabouts(["s:1"]) == [{}]
+    assert await redis.command("KEYS", "tarazu:presence-signs:*") == []
+    # Where others keep the room's key alive, what is old goes all the same.
+    await a.enter("s:2", "usr")
+    await a.leave("s:2", "usr", sign_ms=wall[0])
+    wall[0] += 180_000
+    await a.enter("s:2", "law")
+    assert await b.whereabouts(["s:2"]) == [{"law": HERE}]
+
+
+async def test_whereabouts_of_many_rooms_are_one_question_a_chunk(
+    a: RedisPresence, b: RedisPresence, valkey: Valkey
+) -> None:
+    rooms = [f"s:{n}" for n in range(450)]
+    for room in rooms[::50]:
+        await a.enter(room, "usr")
+    found = await b.whereabouts(rooms)
+    assert [n for n, people in enumerate(found) if people == {"usr": HERE}] == list(range(0, 450, 50))
+    assert await b.whereabouts([]) == []
+    valkey.kill()
+    with pytest.raises(Unavailable):
+        await b.whereabouts(rooms)
+    assert not b.is_complete
+    valkey.start()
 
 
 async def _answers(store: RedisPresence) -> None:

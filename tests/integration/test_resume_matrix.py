@@ -21,8 +21,8 @@ from tests.support.http import PASSWORD
 SECOND: Final = 1
 MINUTES: Final = 180
 DAY: Final = 86_400
-#: An absence of a day is not played in ticks of ten seconds.
-SETTINGS: Final[Mapping[str, Any]] = {"tick_seconds": 600, "min_balance": "1.00"}
+#: An absence of a day is not played in ticks of ten seconds; and the session is kept alive for it, so that there is something to miss.
+SETTINGS: Final[Mapping[str, Any]] = {"tick_seconds": 600, "min_balance": "1.00", "fair_metering": "off"}
 #: Under Engine.IO's limit and under the 256 KB that a join's answer may have, in all widths of a character.
 ALPHABETS: Final = ("x", "\n", "ä", "ऄ", "😀")
 

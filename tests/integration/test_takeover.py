@@ -21,6 +21,7 @@ from tests.support.consult import World
 from tests.support.consult_checks import check_sessions
 from tests.support.faults import Fuse, Moment, Outage
 from tests.support.manual_clock import ManualClock
+from tests.support.sockets import Sockets
 
 RULES = Rules()
 #: A dead process is noticed and replaced within two seconds of its last beat.
@@ -42,6 +43,10 @@ class Relay:
         for world in self._hearing():
             world.engine.heard_ended(session_id)
 
+    def paused_or_resumed(self, session_id: str) -> None:
+        for world in self._hearing():
+            world.elsewhere.forget(session_id)
+
     def _hearing(self) -> list[World]:
         return [] if self.lost else [world for world in self.worlds if not world.crashed]
 
@@ -54,10 +59,13 @@ class Deployment:
         self.relay = Relay()
         self.worlds: list[World] = []
         self._time = ManualClock()
+        #: Who is connected anywhere, as all of them know it.
+        self.sockets = Sockets(self._time)
 
     async def process(self, role: str = WEB, *, fuse: Fuse | Outage | None = None) -> World:
         clock = ManualClock(self._time.now_ms())
         world = World(self.db, clock, RULES, role=role, peers=self.relay)
+        world.sockets = self.sockets
         await world.build(fuse.wrap if fuse is not None else lambda _, port: port)
         for number in range(1, 60):
             world.lawyers.add(f"l{number}", 6_000)

@@ -35,6 +35,7 @@ from server.storage.sqlite.collection import SqliteCollections
 from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
 from server.storage.sqlite.ledger import SqliteLedgerStore
 from tests.support.manual_clock import ManualClock
+from tests.support.sockets import Sockets
 
 
 class Terms:
@@ -175,6 +176,7 @@ class World:
         self.heard = Heard()
         self.punctuality = Punctuality()
         self.crashed = False
+        self.sockets = Sockets(clock)
         self._ids = 0
 
     async def build(self, wrap: Callable[[str, Any], Any] = lambda _, port: port) -> "World":
@@ -200,8 +202,10 @@ class World:
             announcer=self.heard,
             observer=self.punctuality,
             peers=self.peers,
+            attending=wrap("attending", self.sockets),
         )
-        elsewhere = ServedElsewhere(ledger=self.ledger, sessions=self.sessions, clock=self.clock)
+        self.sockets.presence.listen(lambda session_id, _: self.engine.heard_presence(session_id))
+        self.elsewhere = ServedElsewhere(ledger=self.ledger, sessions=self.sessions, clock=self.clock)
         self.consultations = Consultations(
             ledger=self.ledger,
             clock=self.clock,
@@ -214,7 +218,7 @@ class World:
             rooms=rooms,
             engine=self.engine,
             settlement=self.settlement,
-            elsewhere=None if self.role is None else elsewhere,
+            elsewhere=None if self.role is None else self.elsewhere,
         )
         self.recovery = Recovery(
             ledger=self.ledger,

@@ -92,6 +92,8 @@ class MoneyPath:
     gap_s: int = 3
     #: Several tasks act at once, so that runs differ in their calls.
     races: bool = False
+    #: The session may be paused: its user was last heard 7 s after its start, and no more than `SERVED_S` are billed of it.
+    pauses: bool = False
 
 
 async def funded(stage: Stage) -> None:
@@ -104,6 +106,41 @@ async def running(stage: Stage) -> None:
     await funded(stage)
     await stage.start()
     await stage.world.advance(7)
+
+
+async def joined(stage: Stage) -> None:
+    await running(stage)
+    await joining(stage)
+
+
+async def lost(stage: Stage) -> None:
+    """The user was last heard at 7 s, and is missed for 14.9 s."""
+    await joined(stage)
+    stage.world.sockets.go("u1")
+    await stage.world.advance(14.9)
+
+
+async def lost_for_long(stage: Stage) -> None:
+    """As nobody has looked since."""
+    await lost(stage)
+    stage.clock.jump_ms(200)
+
+
+async def paused(stage: Stage) -> None:
+    await lost(stage)
+    await stage.world.advance(3)
+    assert stage.world.consultations.is_paused("s1")
+
+
+async def nearly_gone(stage: Stage) -> None:
+    await lost(stage)
+    await stage.world.advance(105)
+
+
+async def killed_while_paused(stage: Stage) -> None:
+    await paused(stage)
+    await stage.die()
+    stage.clock.jump_ms(5_000)
 
 
 async def killed(stage: Stage) -> None:
@@ -128,6 +165,21 @@ async def starting(stage: Stage) -> None:
 
 async def ended(stage: Stage) -> None:
     await stage.end()
+
+
+async def joining(stage: Stage) -> None:
+    for person in ("u1", "l1"):
+        stage.world.sockets.come(person)
+    await stage.world.advance(0)
+
+
+async def pausing(stage: Stage) -> None:
+    await stage.world.advance(0.2)
+
+
+async def resuming(stage: Stage) -> None:
+    stage.world.sockets.come("u1")
+    await stage.world.advance(0)
 
 
 async def ticking(stage: Stage) -> None:
@@ -234,6 +286,16 @@ PATHS: Final = (
     MoneyPath("both end", running, both_end, END, races=True),
     MoneyPath("forced end", running, running_dry, SETTLE),
     MoneyPath("account disabled", running, disabling, END),
+    MoneyPath("participants join", running, joining, frozenset({"attending.of"})),
+    MoneyPath("pause", lost, pausing, frozenset({"attending.of", "timeline.add"}), pauses=True),
+    MoneyPath("resumption", paused, resuming, frozenset({"attending.of", "timeline.add"}), pauses=True),
+    MoneyPath("tick while paused", paused, ticking, frozenset({"attending.of", "locks.renew"}), pauses=True),
+    MoneyPath("end while paused", paused, ended, END, pauses=True),
+    MoneyPath("end when a participant has been lost for long", lost_for_long, ended, END, pauses=True),
+    MoneyPath("forced end without the peer", nearly_gone, pausing, SETTLE | {"attending.of"}, pauses=True),
+    MoneyPath("recovery of a paused session", killed_while_paused, booting,
+          frozenset({"sessions.unfinished", "locks.acquire"}), pauses=True),
+    MoneyPath("clean stop while paused", paused, stopping, frozenset(), pauses=True),
     MoneyPath("clean stop", running, stopping, frozenset()),
     MoneyPath("recovery of a running session", killed, booting,
           frozenset({"sessions.unfinished", "rooms.evidence_ms", "locks.acquire", "ledger.pending"})),
@@ -248,15 +310,29 @@ PATHS: Final = (
 EVERYTHING: Final = frozenset(
     {"sessions.add", "sessions.get", "sessions.move", "sessions.unfinished", "claims.take", "claims.release", "claims.holder",
      "claims.everyone", "timeline.add", "locks.acquire", "locks.renew", "locks.release", "rooms.open", "rooms.close",
-     "rooms.evidence_ms", "ledger.load", "ledger.rows", "ledger.pending"}
+     "rooms.evidence_ms", "ledger.load", "ledger.rows", "ledger.pending", "attending.of"}
 )  # fmt: skip
 READS: Final = frozenset(
-    {"sessions.get", "sessions.unfinished", "claims.holder", "claims.everyone", "rooms.evidence_ms", "ledger.load",
+    {"attending.of", "sessions.get", "sessions.unfinished", "claims.holder", "claims.everyone", "rooms.evidence_ms", "ledger.load",
      "ledger.rows", "ledger.pending"}
 )  # fmt: skip
 WRITES: Final = {
     True: frozenset({"ledger.commit_all"}),
     False: frozenset({"ledger.commit", "ledger.insert_rows", "ledger.mark_applied"}),
+}
+
+
+#: Whole seconds that a session may be billed whose process has died: 7 s until the loss; if no pause was stored by then, the last
+#: tick; after a resumption, and as no time passes in `promises`, nothing more.
+PAUSED_BILLS: Final = {
+    "pause": {7, 20},
+    "resumption": {7},
+    "tick while paused": {7},
+    "end while paused": {7},
+    "end when a participant has been lost for long": {7, 20},
+    "forced end without the peer": {7},
+    "recovery of a paused session": {7},
+    "clean stop while paused": {7},
 }
 
 
@@ -300,7 +376,7 @@ async def promises(stage: Stage, path: MoneyPath, *, reborn: bool = True) -> Non
     elsewhere = await world.ledger.balance("revenue:elsewhere", "INR")
     assert elsewhere in (0, FUNDS - 100)
     if session is not None and session.status in LIVE:
-        assert world.consultations.is_open("s1")
+        assert world.consultations.is_open("s1") or (path.pauses and world.consultations.is_paused("s1"))
         assert path.gap_s * 1000 <= stage.rules.abandon_ms or not reborn
     if session is not None:
         await the_same_start_again(stage, aborted=session.status is Status.ABORTED)
@@ -317,6 +393,9 @@ async def promises(stage: Stage, path: MoneyPath, *, reborn: bool = True) -> Non
             first = next(view for view in stage.views if view.status not in LIVE)
             assert first.session == session, "an outcome that was told has changed"
         assert session.end_reason in (EndReason(reason) for reason in EndReason)
+        if path.pauses and reborn:
+            # Seven seconds before the loss; what a tick had proven by a death before the pause; what was served after it was over.
+            assert session.duration_s in PAUSED_BILLS[path.name], session
     bill = session.total_minor if session is not None else 0
     commission = session.commission_minor if session is not None else 0
     assert await world.ledger.balance(wallet_of("u1"), "INR") == recharged - bill - elsewhere

@@ -8,6 +8,7 @@ import pytest
 
 from chat.errors import Unavailable
 from chat.presence import Presence
+from chat.whereabouts import HERE, NO_TRACE, Whereabouts
 from tests.support.manual_clock import turns
 
 
@@ -129,6 +130,7 @@ class Store:
     def __init__(self) -> None:
         self.others: dict[str, set[str]] = {}
         self.ours: set[tuple[str, str]] = set()
+        self.signs: dict[tuple[str, str], int] = {}
         self.log: list[str] = []
         self.is_away = False
         self.is_complete = True
@@ -145,10 +147,20 @@ class Store:
         await self._pass(f"enter {person_id}")
         self.ours.add((room, person_id))
 
-    async def leave(self, room: str, person_id: str) -> bool:
+    async def leave(self, room: str, person_id: str, *, sign_ms: int = 0) -> bool:
         await self._pass(f"leave {person_id}")
+        if sign_ms:
+            self.signs[room, person_id] = sign_ms
         self.ours.discard((room, person_id))
         return person_id not in self.others.get(room, ())
+
+    async def whereabouts(self, rooms: Sequence[str]) -> list[dict[str, Whereabouts]]:
+        await self._pass("whereabouts")
+        return [
+            {p: sign for (at, p), sign in self.signs.items() if at == room}
+            | dict.fromkeys(self.others.get(room, ()), HERE)
+            for room in rooms
+        ]
 
     async def elsewhere(self, rooms: Sequence[str]) -> list[set[str]]:
         await self._pass("elsewhere")
@@ -379,3 +391,132 @@ async def test_nothing_is_written_after_the_end(shared: Presence, store: Store, 
     await turns()
 
     assert store.log == ["enter u"]
+
+
+# --- where somebody is, with no grace: what billing asks ---
+
+
+class Wall:
+    def __init__(self) -> None:
+        self.ms = 1_000_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+@pytest.fixture
+def wall() -> Wall:
+    return Wall()
+
+
+@pytest.fixture
+def watched(push: Push, later: Later, wall: Wall) -> Presence:
+    """Alone: there is no other process."""
+    return Presence(push=Silent(), grace_s=10, later=later, now_ms=wall, keep_s=60)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def beside(push: Push, later: Later, store: Store, wall: Wall) -> Presence:
+    """Other processes write into the same store."""
+    return Presence(push=push, grace_s=10, later=later, store=store, now_ms=wall, keep_s=60)  # type: ignore[arg-type]
+
+
+class Silent(Push):
+    def to_session(self, *_args: Any, **_more: Any) -> None: ...
+
+
+async def test_who_is_gone_is_gone_since_his_last_sign_and_at_once(watched: Presence, wall: Wall) -> None:
+    """No grace here: the one who asks has his own."""
+    assert await watched.whereabouts("s", ["u", "l"]) == {"u": NO_TRACE, "l": NO_TRACE}
+    watched.entered("s", "u")
+    watched.entered("s", "u")
+    assert await watched.whereabouts("s", ["u"]) == {"u": HERE}
+    wall.ms += 5_000
+    watched.left("s", "u")
+    assert await watched.whereabouts("s", ["u"]) == {"u": HERE}
+    wall.ms += 10_000
+    # Silent for longer than the other socket, and found out only now.
+    watched.left("s", "u", ago_s=12.5)
+    assert watched.is_here("s", "u"), "for the others' screens"
+    assert await watched.whereabouts("s", ["u"]) == {"u": 1_005_000}
+    assert await watched.whereabouts("t", ["u"]) == {"u": NO_TRACE}
+    watched.entered("s", "u")
+    assert await watched.whereabouts("s", ["u"]) == {"u": HERE}
+    await watched.stop()
+
+
+async def test_a_sign_is_kept_as_long_as_it_may_be_asked_for_and_then_forgotten(
+    watched: Presence, wall: Wall, later: Later
+) -> None:
+    for n in range(50):
+        watched.entered(f"s{n}", "u")
+        watched.left(f"s{n}", "u")
+    wall.ms += 59_999
+    assert await watched.whereabouts("s7", ["u"]) == {"u": 1_000_000}
+    wall.ms += 1
+    assert await watched.whereabouts("s7", ["u"]) == {"u": NO_TRACE}
+    watched.entered("s", "u")
+    watched.left("s", "u")
+    assert len(watched._signs._signs) == 1
+
+
+async def test_the_store_is_told_the_sign_and_tells_those_of_the_others(
+    beside: Presence, store: Store, wall: Wall, later: Later
+) -> None:
+    beside.entered("s", "u")
+    await turns()
+    wall.ms += 8_000
+    beside.left("s", "u", ago_s=3)
+    later.run()
+    await turns()
+    assert store.signs == {("s:s", "u"): 1_005_000}
+    store.signs["s:s", "l"] = 999
+    assert await beside.whereabouts("s", ["u", "l", "x"]) == {"u": 1_005_000, "l": 999, "x": NO_TRACE}
+    store.others["s:s"] = {"u"}
+    assert (await beside.whereabouts("s", ["u"]))["u"] == HERE
+    await beside.stop()
+
+
+async def test_missing_data_is_no_absence(beside: Presence, store: Store) -> None:
+    beside.entered("s", "u")
+    store.others["s:s"] = {"l"}
+    store.is_complete = False
+    assert await beside.whereabouts("s", ["u", "l", "x"]) == {"u": HERE, "l": HERE, "x": None}
+    store.is_complete, store.is_away = True, True
+    assert await beside.whereabouts("s", ["u", "l", "x"]) == {"u": HERE, "l": None, "x": None}
+    store.is_away = False
+    assert (await beside.whereabouts("s", ["x"]))["x"] == NO_TRACE
+    # A process that says goodbye to everybody has lost nobody.
+    beside.closing()
+    beside.left("s", "u")
+    assert await beside.whereabouts("s", ["u", "l"]) == {"u": None, "l": HERE}
+    await beside.stop()
+    assert await beside.whereabouts("s", ["u", "l"]) == {"u": None, "l": None}
+
+
+async def test_a_store_that_is_slow_is_not_waited_for(beside: Presence, store: Store) -> None:
+    store.gate = asyncio.Event()
+    assert await beside.whereabouts("s", ["u"]) == {"u": None}
+    await beside.stop()
+
+
+async def test_without_a_store_beside_others_nobody_is_known_to_be_gone(push: Push, later: Later) -> None:
+    """Several processes and no Redis: who is not here may be anywhere."""
+    apart = Presence(push=Silent(), later=later, is_alone=False)  # type: ignore[arg-type]
+    apart.entered("s", "u")
+    assert await apart.whereabouts("s", ["u", "l"]) == {"u": HERE, "l": None}
+    apart.left("s", "u")
+    assert await apart.whereabouts("s", ["u"]) == {"u": None}
+
+
+async def test_many_who_ask_together_ask_the_store_once(beside: Presence, store: Store) -> None:
+    store.signs = {(f"s:s{n}", "u"): n + 1 for n in range(40)}
+    answers = await asyncio.gather(*(beside.whereabouts(f"s{n}", ["u"]) for n in range(40)))
+    assert answers == [{"u": n + 1} for n in range(40)]
+    assert store.log == ["whereabouts"]
+    store.is_away = True
+    answers = await asyncio.gather(*(beside.whereabouts(f"s{n}", ["u"]) for n in range(3)))
+    assert answers == [{"u": None}] * 3
+    store.is_away = False
+    assert await beside.whereabouts("s1", ["u"]) == {"u": 2}
+    await beside.stop()

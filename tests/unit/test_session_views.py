@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -39,13 +40,18 @@ VIEW = SessionView(
     remaining_s=750,
     wallet_minor=34_500,
 )
+EXTRA: dict[str, dict[str, Any]] = {
+    "session:low_balance": {"threshold": 120},
+    "session:paused": {"reason": "USER_LOST", "ends_at_ms": 1_795_226_800_005},
+    "session:resumed": {"reason": "USER_LOST"},
+}
 BILLING_EVENTS = [name for name in SERVER_EVENTS if name.startswith("session:")]
 
 
 @pytest.mark.parametrize(("name", "viewer"), list(product(BILLING_EVENTS, ("asha", "rao"))))
 def test_every_event_of_billing_has_the_fields_of_the_table(name: str, viewer: str) -> None:
     """Who is hurt if it fails: app teams, who generate their code from the table."""
-    extra = {"threshold": 120} if name == "session:low_balance" else {}
+    extra = EXTRA.get(name, {})
 
     payload = event_payload(SessionEvent(name, VIEW, extra), viewer, last_seq=42)
 
