@@ -1,5 +1,6 @@
 """What routes call, wired over the ports: the use cases of one process. Which adapter stands behind a port is `composition`'s."""
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -7,8 +8,9 @@ from typing import Any
 
 from billing_engine.clock import Clock
 from billing_engine.consultations.engine import Engine
-from billing_engine.consultations.ports import Announcer, Locks, Peers
+from billing_engine.consultations.ports import Announcer, Attendance, Locks, Peers, RequestNews
 from billing_engine.consultations.recovery import Recovery
+from billing_engine.consultations.requests import Requests
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.service import Consultations
@@ -113,6 +115,7 @@ class Services:
     webhooks: Webhooks
     wallets: Wallets
     consultations: Consultations
+    requests: Requests
     engine: Engine
     chat: ChatService
     lawyers: LawyerService
@@ -177,6 +180,10 @@ def rules_of(settings: Settings) -> Rules:
         abandon_ms=settings.abandon_seconds * 1000,
         store_timeout_ms=settings.store_timeout_ms,
         lease_ms=settings.lease_ms,
+        ring_ms=settings.ring_seconds * 1000,
+        join_ms=settings.join_seconds * 1000,
+        turn_ms=settings.turn_seconds * 1000,
+        queue_limit=settings.queue_limit,
     )
 
 
@@ -201,6 +208,9 @@ async def wire(
     locks: Locks,
     peers: Peers,
     announcer: Announcer,
+    request_news: RequestNews,
+    attendance: Attendance,
+    may_live: Callable[[str], bool],
     company_news: CompanyNewsRoom,
     metrics: Metrics,
     gateways: Mapping[str, Gateway],
@@ -236,6 +246,23 @@ async def wire(
         peers=peers,
     )
     elsewhere = ServedElsewhere(ledger=ledger, sessions=sessions, clock=clock) if settings.is_shared else None
+    owner = secrets.token_hex(8)
+    standing = AccountStanding(identity.rows)
+    requests = Requests(
+        ledger=ledger,
+        clock=clock,
+        rules=rules,
+        sessions=sessions,
+        locks=locks,
+        lawyers=lawyers,
+        engine=engine,
+        settlement=settlement,
+        news=request_news,
+        owner=owner,
+        attendance=attendance,
+        standing=standing,
+        may_live=may_live,
+    )
     consultations = Consultations(
         ledger=ledger,
         clock=clock,
@@ -248,8 +275,10 @@ async def wire(
         rooms=chat,
         engine=engine,
         settlement=settlement,
-        standing=AccountStanding(identity.rows),
+        owner=owner,
+        standing=standing,
         elsewhere=elsewhere,
+        requests=requests,
     )
     recovery = Recovery(
         ledger=ledger,
@@ -435,6 +464,7 @@ async def wire(
         webhooks=webhooks,
         wallets=wallets,
         consultations=consultations,
+        requests=requests,
         engine=engine,
         chat=chat,
         lawyers=lawyers,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from billing_engine.consultations.model import VISIBLE, EndReason, Status
+from billing_engine.consultations.model import PUBLIC, EndReason, Status
 from chat.errors import ChatError
 from chat.event_types import EVERY_EVENT, ClientEvent, Failure, ServerEvent
 from chat.events import CLIENT_EVENTS, SERVER_EVENTS
@@ -20,14 +20,15 @@ INTERNAL: Final = "INTERNAL"
 TARGETS: Final[Mapping[str, str]] = {
     "session": "to every socket that has joined the session",
     "user": "to both parties, on every device they are connected with, joined or not",
+    "person": "to this person, on every device they are connected with",
     "socket": "to this socket",
     "company": "to every member of the company, on every device they are connected with",
 }
 #: Words that billing chooses and chat only passes on.
 _WORDS: Final[Mapping[tuple[str, str], Iterable[StrEnum]]] = {
-    ("BillView", "status"): [status for status in Status if status in VISIBLE],
+    ("BillView", "status"): [status for status in Status if status in PUBLIC],
     ("BillView", "reason"): list(EndReason),
-    ("LowBalanceView", "status"): [status for status in Status if status in VISIBLE],
+    ("LowBalanceView", "status"): [status for status in Status if status in PUBLIC],
     ("LowBalanceView", "reason"): list(EndReason),
 }
 _INTRODUCTION: Final = """\

@@ -84,6 +84,8 @@ async def change_profile(call: Call[ProfileBody, None]) -> LawyerView:
         languages=None if body.languages is None else tuple(body.languages),
         bar_council_number=body.bar_council_number,
         bio=body.bio,
+        auto_accept=body.auto_accept,
+        waiting_list=body.waiting_list,
     )
     profile = await lawyers.change_profile(call.caller.user_id, change)
     return LawyerView.own(await lawyers.card(profile), call.services.asset)

@@ -1,9 +1,10 @@
 """The consultation engine on a real SQLite file, with a clock that the test moves."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from billing_engine.consultations.engine import Engine
 from billing_engine.consultations.model import LawyerTerms, SessionEvent
 from billing_engine.consultations.ports import Peers
 from billing_engine.consultations.recovery import Recovery
+from billing_engine.consultations.request_model import RequestChanged, RequestEvent, state_of
+from billing_engine.consultations.requests import Requests
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.service import Consultations
@@ -44,12 +47,25 @@ class Terms:
         self.by_id: dict[str, LawyerTerms] = {}
 
     def add(
-        self, lawyer_id: str, rate_minor_per_min: int = 6_000, *, verified: bool = True, online: bool = True
+        self,
+        lawyer_id: str,
+        rate_minor_per_min: int = 6_000,
+        *,
+        verified: bool = True,
+        online: bool = True,
+        **more: Any,
     ) -> None:
-        self.by_id[lawyer_id] = LawyerTerms(lawyer_id, rate_minor_per_min, verified, online)
+        self.by_id[lawyer_id] = LawyerTerms(lawyer_id, rate_minor_per_min, verified, online, **more)
 
     async def terms(self, lawyer_id: str) -> LawyerTerms | None:
         return self.by_id.get(lawyer_id)
+
+    async def set_away(self, lawyer_id: str, *, online_at_ms: int) -> bool:
+        terms = self.by_id[lawyer_id]
+        if not terms.is_online or terms.online_at_ms != online_at_ms:
+            return False
+        self.by_id[lawyer_id] = replace(terms, is_online=False)
+        return True
 
 
 @dataclass
@@ -82,6 +98,23 @@ class Heard:
 
     def names(self, session_id: str | None = None) -> list[str]:
         return [e.name for e in self.events if session_id in (None, e.view.session.id)]
+
+
+@dataclass
+class HeardOfRequests:
+    """What was told of requests, in order."""
+
+    events: list[RequestEvent] = field(default_factory=list)
+
+    def tell(self, event: RequestEvent) -> None:
+        self.events.append(event)
+
+    def states(self, session_id: str) -> list[str]:
+        return [
+            str(state_of(event.session))
+            for event in self.events
+            if isinstance(event, RequestChanged) and event.session.id == session_id
+        ]
 
 
 class Punctuality:
@@ -173,6 +206,7 @@ class World:
         self.lawyers = Terms()
         self.rooms = QuietRooms()
         self.heard = Heard()
+        self.asked = HeardOfRequests()
         self.punctuality = Punctuality()
         self.crashed = False
         self._ids = 0
@@ -202,6 +236,20 @@ class World:
             peers=self.peers,
         )
         elsewhere = ServedElsewhere(ledger=self.ledger, sessions=self.sessions, clock=self.clock)
+        owner = secrets.token_hex(8)
+        self.requests = Requests(
+            ledger=self.ledger,
+            clock=self.clock,
+            rules=self.rules,
+            sessions=self.sessions,
+            locks=self.locks,
+            lawyers=self.lawyers,
+            engine=self.engine,
+            settlement=self.settlement,
+            news=self.asked,
+            owner=owner,
+            may_live=lambda owner: self.takeover is not None and self.takeover.may_live(owner),
+        )
         self.consultations = Consultations(
             ledger=self.ledger,
             clock=self.clock,
@@ -214,6 +262,8 @@ class World:
             rooms=rooms,
             engine=self.engine,
             settlement=self.settlement,
+            owner=owner,
+            requests=self.requests,
             elsewhere=None if self.role is None else elsewhere,
         )
         self.recovery = Recovery(
@@ -261,9 +311,12 @@ class World:
     async def start(self) -> int:
         """Start as the server does: redo, then take up the unfinished sessions."""
         await self.ledger.start()
-        return await (self.recovery.run() if self.takeover is None else self.takeover.begin())
+        taken_up = await (self.recovery.run() if self.takeover is None else self.takeover.begin())
+        await self.requests.begin()
+        return taken_up
 
     async def stop(self) -> None:
+        await self.requests.stop()
         if self.takeover is not None:
             await self.takeover.end()
         await self.engine.stop()
@@ -276,6 +329,9 @@ class World:
         self.crashed = True
         tasks = [live.task for live in self.engine._live.values()] + list(self.engine._settling.values())
         tasks.append(self.ledger.committer._worker)
+        for timer in self.requests._timers.values():
+            timer.cancel()
+        tasks += list(self.requests._tasks)
         if self.takeover is not None:
             tasks += [self.takeover._task, self.takeover._sweeping, *self.takeover._burying.values()]
         for task in tasks:

@@ -126,7 +126,7 @@ class Api:
         if verified:
             await self.people.profiles.set_verification(lawyer_id, is_verified=True, verification=None)
         if online:
-            await self.people.profiles.set_online(lawyer_id, is_online=True)
+            await self.people.profiles.set_online(lawyer_id, is_online=True, at_ms=1)
         return lawyer_id, answer.json["accessToken"]
 
 
