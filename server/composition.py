@@ -144,7 +144,10 @@ async def build(
             authenticate=_socket_principal(identity.sign_ins),
             on_event=process.metrics.event,
             handlers=ConsultHandlers(
-                consultations=services.consultations, requests=services.requests, asset=settings.asset
+                consultations=services.consultations,
+                requests=services.requests,
+                waiting=services.waiting,
+                asset=settings.asset,
             ).by_event(),
         )
         await process.keep_requests()
@@ -383,13 +386,21 @@ class _Process:
         self.stack.push_async_callback(job.stop)
 
     async def keep_requests(self) -> None:
-        """Take up the requests that nobody keeps the time of, now and whenever a process is gone. Not a worker's: it bills nobody."""
-        requests = self.wired.services.requests
+        """Look after requests and waiting lists that nobody keeps the time of, now and once in a while. No worker's task: it bills
+        nobody.
+        """
+        requests, waiting = self.wired.services.requests, self.wired.services.waiting
         self.realtime.presence.listen(requests.hint)
-        await requests.begin()
-        job = Periodic("requests", requests.sweep, clock=self.clock, every_ms=_REQUESTS_EVERY_MS)
+
+        async def look() -> None:
+            await requests.sweep()
+            await waiting.sweep()
+
+        await look()
+        job = Periodic("requests", look, clock=self.clock, every_ms=_REQUESTS_EVERY_MS)
         job.start()
         self.stack.push_async_callback(requests.stop)
+        self.stack.push_async_callback(waiting.stop)
         self.stack.push_async_callback(job.stop)
 
     def catch_up_with_usages(self) -> None:

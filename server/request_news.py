@@ -13,6 +13,7 @@ from billing_engine.consultations.request_model import (
     RequestState,
     state_of,
 )
+from billing_engine.consultations.waiting_model import PlaceChanged, TurnGiven
 from billing_engine.errors import Unavailable
 from billing_engine.money import ASSETS, format_minor
 from chat.push import Push
@@ -48,6 +49,30 @@ class SocketRequestNews:
             case LawyerAway(lawyer_id):
                 self._push.post_to_user(
                     lawyer_id, "consult:away", {"lawyerId": lawyer_id, "reason": MISSED_RINGS}
+                )
+            case PlaceChanged(place, over):
+                waiting = place.waiting
+                self._push.post_to_user(
+                    waiting.user_id,
+                    "consult:position",
+                    {
+                        "lawyerId": waiting.lawyer_id,
+                        "position": place.position,
+                        "estimatedSeconds": place.estimated_s,
+                        "reason": None if over is None else over.value,
+                    },
+                )
+            case TurnGiven(waiting):
+                deadline = rfc3339(waiting.turn_until_ms)
+                turn = {"lawyerId": waiting.lawyer_id, "deadline": deadline}
+                self._push.post_to_user(waiting.user_id, "consult:turn", turn)
+                facts = {"lawyerId": waiting.lawyer_id}
+                self._notify_if_away(
+                    waiting.user_id,
+                    Kind.CONSULT_TURN,
+                    f"turn:{waiting.turn_id}",
+                    waiting.turn_until_ms,
+                    facts,
                 )
 
     async def stop(self) -> None:

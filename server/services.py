@@ -16,6 +16,7 @@ from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import Settlement
 from billing_engine.consultations.takeover import WEB, Takeover
+from billing_engine.consultations.waiting import WaitingLists
 from billing_engine.credits.purchases import sale_of
 from billing_engine.errors import NotFound, Unavailable
 from billing_engine.ledger.service import Ledger
@@ -92,6 +93,7 @@ from server.storage.repositories.refunds import CollectionRefundBooks, Collectio
 from server.storage.repositories.reviews import CollectionReviews
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
+from server.storage.repositories.waiting import CollectionWaiting
 from server.transcripts.service import Transcripts
 from server.usage_room import UsageRoom, open_usage
 
@@ -116,6 +118,7 @@ class Services:
     wallets: Wallets
     consultations: Consultations
     requests: Requests
+    waiting: WaitingLists
     engine: Engine
     chat: ChatService
     lawyers: LawyerService
@@ -263,6 +266,19 @@ async def wire(
         standing=standing,
         may_live=may_live,
     )
+    waiting = WaitingLists(
+        rows=await CollectionWaiting.open(collections),
+        sessions=sessions,
+        claims=claims,
+        lawyers=lawyers,
+        clock=clock,
+        rules=rules,
+        news=request_news,
+        owner=owner,
+        new_id=new_id,
+        may_live=may_live,
+    )
+    settlement.on_freed.append(waiting.look)
     consultations = Consultations(
         ledger=ledger,
         clock=clock,
@@ -279,6 +295,7 @@ async def wire(
         standing=standing,
         elsewhere=elsewhere,
         requests=requests,
+        waiting=waiting,
     )
     recovery = Recovery(
         ledger=ledger,
@@ -465,6 +482,7 @@ async def wire(
         wallets=wallets,
         consultations=consultations,
         requests=requests,
+        waiting=waiting,
         engine=engine,
         chat=chat,
         lawyers=lawyers,

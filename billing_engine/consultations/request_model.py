@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from billing_engine.consultations.model import Session, Status
+from billing_engine.consultations.waiting_model import PlaceChanged, TurnGiven
 
 
 class RequestState(StrEnum):
@@ -49,4 +50,4 @@ class LawyerAway:
     lawyer_id: str
 
 
-RequestEvent = RequestChanged | LawyerAway
+RequestEvent = RequestChanged | LawyerAway | PlaceChanged | TurnGiven

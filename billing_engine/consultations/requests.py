@@ -377,12 +377,8 @@ class Requests:
 
     # -- time --------------------------------------------------------------------------------------------------------
 
-    async def begin(self) -> None:
-        """At the start of a process: take up every request that nobody keeps the time of. Raises `Unavailable`."""
-        await self.sweep()
-
     async def sweep(self) -> None:
-        """Look at every open request: what is due, what has lost its process, what may begin."""
+        """Look at every open request: what is due, what has lost its process, what may begin. Raises `Unavailable`."""
         for session in await self._sessions.in_states(ASKED):
             if (
                 session.owner != self._owner

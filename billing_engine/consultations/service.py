@@ -60,6 +60,7 @@ from billing_engine.consultations.settlement import (
     user_claim,
 )
 from billing_engine.consultations.views import final_view, live_view
+from billing_engine.consultations.waiting import WaitingLists
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import wallet_of
 from billing_engine.ledger.model import Entry
@@ -90,11 +91,13 @@ class Consultations:
         standing: Standing | None = None,
         elsewhere: ServedElsewhere | None = None,
         requests: Requests | None = None,
+        waiting: WaitingLists | None = None,
     ) -> None:
         """Without `standing` nobody's account is ever shut; without `elsewhere` no other process serves anybody; without `requests`
-        no lawyer is asked first.
+        no lawyer is asked first; without `waiting` nobody waits.
         """
         self._requests = requests
+        self._waiting = waiting
         self._elsewhere = elsewhere
         self._ledger = ledger
         self._clock = clock
@@ -123,7 +126,15 @@ class Consultations:
         Unavailable: nobody knows how far it came; a repeat finishes it, or after a while it is given back.
         """
         # Shielded: a client that hangs up half-way must not stop the start half-way.
-        return await asyncio.shield(self._start(user_id, lawyer_id, operation_id, max_minor))
+        return await asyncio.shield(self._start_in_turn(user_id, lawyer_id, operation_id, max_minor))
+
+    async def _start_in_turn(
+        self, user_id: str, lawyer_id: str, operation_id: str, max_minor: int | None
+    ) -> SessionView:
+        view = await self._start(user_id, lawyer_id, operation_id, max_minor)
+        if self._waiting is not None:
+            await self._waiting.served(view.session)
+        return view
 
     async def _start(
         self, user_id: str, lawyer_id: str, operation_id: str, max_minor: int | None
@@ -265,9 +276,14 @@ class Consultations:
             raise LawyerOffline(lawyer=lawyer_id)
         if busy is not None:
             raise UserBusy(session=busy)
-        if await self._holder(lawyer_claim(lawyer_id)) is not None:
+        if not await self._is_open_to(user_id, terms):
             raise LawyerBusy(lawyer=lawyer_id)
         return terms
+
+    async def _is_open_to(self, user_id: str, terms: LawyerTerms) -> bool:
+        if self._waiting is not None:
+            return await self._waiting.is_open_to(user_id, terms)
+        return await self._holder(lawyer_claim(terms.id)) is None
 
     async def _holder(self, person: str) -> str | None:
         """The unfinished session that a person is in."""
@@ -309,13 +325,14 @@ class Consultations:
         rest.
         """
         await self._sessions.add(session)
-        await self._claim(user_claim(session.user_id), session.id, UserBusy)
-        await self._claim(lawyer_claim(session.lawyer_id), session.id, LawyerBusy)
+        await self._claim(user_claim(session.user_id), session, UserBusy)
+        await self._claim(lawyer_claim(session.lawyer_id), session, LawyerBusy)
         await self._rooms.open(
             session.id, user_id=session.user_id, lawyer_id=session.lawyer_id, at_ms=session.created_at_ms
         )
 
-    async def _claim(self, person: str, session_id: str, busy: type[UserBusy | LawyerBusy]) -> None:
+    async def _claim(self, person: str, session: Session, busy: type[UserBusy | LawyerBusy]) -> None:
+        session_id = session.id
         holder = await self._claims.take(person, session_id)
         if holder is None:
             return
@@ -330,9 +347,12 @@ class Consultations:
             await self._requests.finish_left_behind(other)
             if await self._claims.take(person, session_id) is None:
                 return
-        elif (other is None or other.status in FINISHED) and await self._claims.replace(
+        elif _may_be_replaced(other, session.user_id) and await self._claims.replace(
             person, finished_session_id=holder, session_id=session_id
         ):
+            if other is not None and other.status is Status.TURN:
+                # It was used, and is over; if it ends in this instant, its end finds the claim gone on.
+                await self._sessions.change(holder, expect=states_before(Step.LAPSE), status=Status.PASSED)
             return
         raise busy()
 
@@ -404,6 +424,8 @@ class Consultations:
             if asked is not None:
                 with suppress(RequestClosed):
                     await self._requests.close(asked.session, EndReason.ACCOUNT_DISABLED)
+        if self._waiting is not None:
+            await self._waiting.forget(person_id)
         view = await self.active_of(person_id)
         if view is not None:
             await asyncio.shield(self._engine.end(view.session, EndReason.ACCOUNT_DISABLED))
@@ -510,3 +532,10 @@ class Consultations:
         if entry is None or "status" not in entry.facts:
             raise Unavailable(reason="the session's hold cannot be read", session=session.id)
         return final_view(ended_record(session, entry), account.spendable)
+
+
+def _may_be_replaced(other: Session | None, user_id: str) -> bool:
+    """Whether the claim of `other` is free for a start of this user: left behind by what is over, or kept for this very user."""
+    if other is None or other.status in FINISHED:
+        return True
+    return other.status is Status.TURN and other.user_id == user_id

@@ -8,11 +8,12 @@ from billing_engine import errors as billing
 from billing_engine.consultations.model import SessionView
 from billing_engine.consultations.requests import Requests
 from billing_engine.consultations.service import Consultations
+from billing_engine.consultations.waiting import WaitingLists
 from billing_engine.money import Asset, parse_minor
 from chat import wire
 from chat.connections import Connection
 from chat.consult_errors import BY_CODE
-from chat.consult_events import RequestConsultation
+from chat.consult_events import LawyerPayload, RequestConsultation
 from chat.event_types import SessionPayload
 from chat.namespace import Ack, Handler
 from server.auth.model import Role
@@ -26,9 +27,12 @@ _TOLD: Final = ("sessionId", "status", "requestState", "deadline")
 class ConsultHandlers:
     """One method an event."""
 
-    def __init__(self, *, consultations: Consultations, requests: Requests, asset: Asset) -> None:
+    def __init__(
+        self, *, consultations: Consultations, requests: Requests, waiting: WaitingLists, asset: Asset
+    ) -> None:
         self._consultations = consultations
         self._requests = requests
+        self._waiting = waiting
         self._asset = asset
 
     def by_event(self) -> dict[str, Handler]:
@@ -37,6 +41,8 @@ class ConsultHandlers:
             "consult:accept": guarded(Role.LAWYER, self.accept),
             "consult:decline": guarded(Role.LAWYER, self.decline),
             "consult:cancel": guarded(Role.USER, self.cancel),
+            "consult:queue": guarded(Role.USER, self.queue),
+            "consult:unqueue": guarded(Role.USER, self.unqueue),
         }
 
     async def request(self, connection: Connection, request: RequestConsultation) -> Ack:
@@ -65,6 +71,22 @@ class ConsultHandlers:
     async def cancel(self, connection: Connection, request: SessionPayload) -> Ack:
         await self._requests.cancel(request.session_id, user_id=connection.user_id)
         return await self._now(request.session_id, connection.user_id)
+
+    async def queue(self, connection: Connection, request: LawyerPayload) -> Ack:
+        place = await self._waiting.join(user_id=connection.user_id, lawyer_id=request.lawyer_id)
+        waiting = place.waiting
+        return wire.ok(
+            {
+                "lawyerId": waiting.lawyer_id,
+                "position": place.position,
+                "estimatedSeconds": place.estimated_s,
+                "turnUntil": wire.instant(waiting.turn_until_ms) if waiting.turn_id else None,
+            }
+        )
+
+    async def unqueue(self, connection: Connection, request: LawyerPayload) -> Ack:
+        await self._waiting.leave(user_id=connection.user_id, lawyer_id=request.lawyer_id)
+        return wire.ok()
 
     async def _now(self, session_id: str, viewer_id: str) -> Ack:
         return _told(await self._consultations.get(session_id, caller_id=viewer_id), viewer_id)

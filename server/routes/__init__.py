@@ -35,6 +35,7 @@ from server.routes import (
     statements,
     subscriptions,
     usage,
+    waiting,
     wallet,
     webhooks,
 )
@@ -54,6 +55,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *earnings.ROUTES,
     *payouts.ROUTES,
     *statements.ROUTES,
+    *waiting.ROUTES,
     *lawyers.ROUTES,
     *admin_lawyers.ROUTES,
     *admin.ROUTES,

@@ -19,6 +19,7 @@ from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import Settlement
 from billing_engine.consultations.takeover import WEB, Takeover
+from billing_engine.consultations.waiting import WaitingLists
 from billing_engine.credits.purchases import sale_of
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import INR
@@ -34,6 +35,7 @@ from server.storage.repositories.leases import CollectionLeases
 from server.storage.repositories.payments import CollectionPayments
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
+from server.storage.repositories.waiting import CollectionWaiting
 from server.storage.sqlite.collection import SqliteCollections
 from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
 from server.storage.sqlite.ledger import SqliteLedgerStore
@@ -250,6 +252,19 @@ class World:
             owner=owner,
             may_live=lambda owner: self.takeover is not None and self.takeover.may_live(owner),
         )
+        self.waiting = WaitingLists(
+            rows=wrap("waiting", await CollectionWaiting.open(collections)),
+            sessions=self.sessions,
+            claims=self.claims,
+            lawyers=self.lawyers,
+            clock=self.clock,
+            rules=self.rules,
+            news=self.asked,
+            owner=owner,
+            new_id=lambda: self.new_id("turn"),
+            may_live=lambda owner: self.takeover is not None and self.takeover.may_live(owner),
+        )
+        self.settlement.on_freed.append(self.waiting.look)
         self.consultations = Consultations(
             ledger=self.ledger,
             clock=self.clock,
@@ -264,6 +279,7 @@ class World:
             settlement=self.settlement,
             owner=owner,
             requests=self.requests,
+            waiting=self.waiting,
             elsewhere=None if self.role is None else elsewhere,
         )
         self.recovery = Recovery(
@@ -312,11 +328,13 @@ class World:
         """Start as the server does: redo, then take up the unfinished sessions."""
         await self.ledger.start()
         taken_up = await (self.recovery.run() if self.takeover is None else self.takeover.begin())
-        await self.requests.begin()
+        await self.requests.sweep()
+        await self.waiting.sweep()
         return taken_up
 
     async def stop(self) -> None:
         await self.requests.stop()
+        await self.waiting.stop()
         if self.takeover is not None:
             await self.takeover.end()
         await self.engine.stop()
@@ -329,9 +347,9 @@ class World:
         self.crashed = True
         tasks = [live.task for live in self.engine._live.values()] + list(self.engine._settling.values())
         tasks.append(self.ledger.committer._worker)
-        for timer in self.requests._timers.values():
+        for timer in (*self.requests._timers.values(), *self.waiting._timers.values()):
             timer.cancel()
-        tasks += list(self.requests._tasks)
+        tasks += [*self.requests._tasks, *self.waiting._tasks]
         if self.takeover is not None:
             tasks += [self.takeover._task, self.takeover._sweeping, *self.takeover._burying.values()]
         for task in tasks:
