@@ -68,6 +68,6 @@ class LawyerFree(Conflict):
 
 STARTING = (InsufficientBalance, LawyerNotVerified, LawyerOffline, UserBusy, LawyerBusy, StartAborted)
 ANSWERING = (RequestClosed, AnsweredElsewhere)
-WAITING = (WaitingListClosed, WaitingListFull, LawyerFree)
+WAITING = (LawyerNotVerified, LawyerOffline, UserBusy, WaitingListClosed, WaitingListFull, LawyerFree)
 #: By code, for whoever translates.
 BY_CODE = {error.code: error for error in (*STARTING, *ANSWERING, *WAITING)}

@@ -20,7 +20,7 @@ from chat.event_types import (
 )
 
 State = Literal["RINGING", "ACCEPTED", "DECLINED", "MISSED", "CANCELLED", "ANSWERED_ELSEWHERE"]
-Amount = Annotated[str, StringConstraints(pattern=r"^\d{1,12}(\.\d{1,6})?$")]
+Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$")]
 
 
 class LawyerPayload(Payload):

@@ -17,6 +17,7 @@ from billing_engine.consultations.errors import (
     LawyerNotVerified,
     LawyerOffline,
     NotWaiting,
+    UserBusy,
     WaitingListClosed,
     WaitingListFull,
 )
@@ -123,7 +124,8 @@ class WaitingLists:
     async def join(self, *, user_id: str, lawyer_id: str) -> Place:
         """Wait for the lawyer; repeated, the place that one has.
 
-        Raises, changing nothing: LawyerNotFound, LawyerNotVerified, LawyerOffline, WaitingListClosed, LawyerFree, WaitingListFull.
+        Raises, changing nothing: LawyerNotFound, LawyerNotVerified, LawyerOffline, WaitingListClosed, UserBusy (with this very
+        lawyer), LawyerFree, WaitingListFull.
         Unavailable: ask again.
         """
         known = await self._rows.get(lawyer_id, user_id)
@@ -137,6 +139,9 @@ class WaitingLists:
                 raise LawyerOffline(lawyer=lawyer_id)
             if not terms.has_waiting_list:
                 raise WaitingListClosed(lawyer=lawyer_id)
+            holder = await self._holder(lawyer_claim(lawyer_id))
+            if holder is not None and holder.user_id == user_id and holder.status is not Status.TURN:
+                raise UserBusy(session=holder.id)
             if await self.is_open_to(user_id, terms):
                 raise LawyerFree(lawyer=lawyer_id)
             known = await self._rows.add(Waiting(lawyer_id, user_id, self._clock.now_ms()))

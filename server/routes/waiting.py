@@ -8,6 +8,7 @@ from billing_engine.consultations.errors import (
     LawyerNotVerified,
     LawyerOffline,
     NotWaiting,
+    UserBusy,
     WaitingListClosed,
     WaitingListFull,
 )
@@ -92,6 +93,7 @@ ROUTES: tuple[Route, ...] = (
             LawyerNotVerified,
             LawyerOffline,
             WaitingListClosed,
+            UserBusy,
             LawyerFree,
             WaitingListFull,
         ),
