@@ -1,0 +1,70 @@
+"""Death at every await of a request and of a turn, once before each call takes effect and once after; then a new process on the same
+file. Whatever was answered is there and can go on, and after every deadline nobody is busy and no money is held.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from server.storage.sqlite.engine import SqliteOptions, open_database
+from tests.properties.test_consultation_crashes import moments_of
+from tests.support.consult_paths import survived
+from tests.support.faults import Fuse, Moment
+from tests.support.request_paths import (
+    PATHS,
+    AskingStage,
+    RequestPath,
+    everybody_is_free_in_the_end,
+    nothing_is_lost,
+)
+
+#: Seconds without a process, after the death.
+GAP_S = 3
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+async def test_death_at_every_await_of_a_request(path: RequestPath, tmp_path: Path) -> None:
+    calls = await undisturbed(tmp_path / "whole.db", path)
+    assert set(calls) >= path.touches, sorted(path.touches - set(calls))
+    for at, label in enumerate(calls):
+        for moment in moments_of(label):
+            await one_death(tmp_path / f"{at}{moment}.db", path, at, moment)
+
+
+async def undisturbed(file: Path, path: RequestPath) -> list[str]:
+    async with open_database(file, SqliteOptions(synchronous="OFF")) as db:
+        stage = AskingStage(db, atomic=True)
+        stage.fuse.counting = False
+        await path.before(stage)
+        stage.fuse.counting = True
+        assert await survived(stage, path.act)
+        await stage.world.idle()
+        calls = list(stage.fuse.calls)
+        stage.fuse.counting = False
+        await everybody_is_free_in_the_end(stage, path)
+        await stage.world.stop()
+    return calls
+
+
+async def one_death(file: Path, path: RequestPath, at: int, moment: Moment) -> None:
+    async with open_database(file, SqliteOptions(synchronous="OFF")) as db:
+        stage = AskingStage(db, atomic=True)
+        stage.fuse.counting = False
+        await path.before(stage)
+        stage.fuse.at, stage.fuse.moment, stage.fuse.counting = at, moment, True
+        try:
+            await survived(stage, path.act)
+            if not stage.fuse.burnt:
+                # In a task that the act does not wait for.
+                await stage.world.idle()
+            await stage.die()
+            stage.clock.jump_ms(GAP_S * 1000)
+            await stage.reborn(Fuse(counting=False))
+            # Half of them go on as if nothing had happened; of the others nobody is heard again.
+            if at % 2:
+                await nothing_is_lost(stage, path)
+            await everybody_is_free_in_the_end(stage, path)
+            await stage.world.stop()
+        except BaseException as exc:
+            exc.add_note(f"{path.name}: died {moment} call {at}, {stage.fuse.calls[at : at + 1]}")
+            raise
