@@ -164,3 +164,78 @@ async def test_a_restart_keeps_the_request_and_its_deadline(tmp_path: Path) -> N
         await api.advance(0.001)
         assert (await lawyer.get("/consult/request")).json is None
         await api.books_are_clean()
+
+
+async def test_a_waiting_list_from_the_app_to_the_lawyer(api: Api) -> None:
+    first, second, third = [await api.a_user("500.00") for _ in range(3)]
+    lawyer = await api.a_lawyer()
+    assert (await lawyer.patch("/lawyer/profile", {"waitingList": True})).json["waitingList"] is True
+    running = await first.start(lawyer.id)
+    app = await api.connect(second.token)
+
+    ack = await app.call("consult:queue", {"lawyerId": lawyer.id})
+    assert (ack["ok"], ack["position"], ack["estimatedSeconds"], ack["turnUntil"]) == (True, 1, None, None)
+    place = (await third.post("/consult/queue", {"lawyerId": lawyer.id})).json
+    assert (place["position"], place["userId"]) == (2, third.id)
+    listed = (await lawyer.get("/lawyer/queue")).json["items"]
+    assert [row["userId"] for row in listed] == [second.id, third.id]
+    assert (await first.post("/consult/queue", {"lawyerId": lawyer.id})).code == "USER_BUSY"
+
+    await api.advance(60)
+    await first.end(running)
+    turn = await hears(app, "consult:turn")
+    assert turn["lawyerId"] == lawyer.id
+    assert (await third.post("/consult/start", {"lawyerId": lawyer.id})).code == "LAWYER_BUSY"
+    assert (await first.post("/consult/start", {"lawyerId": lawyer.id})).code == "LAWYER_BUSY"
+    shown = (await second.get("/consult/queue")).json["items"][0]
+    assert (shown["turnUntil"], shown["estimatedSeconds"]) == (turn["deadline"], 0)
+    other = await api.connect(third.token)
+    began = await app.call("consult:request", {"lawyerId": lawyer.id, "maxAmount": "100.00"})
+    assert (began["status"], began["requestState"]) == ("ACTIVE", None)
+    told = await hears(other, "consult:position")
+    assert (told["position"], told["estimatedSeconds"], told["reason"]) == (1, 60, None)
+    # The lawyer goes: who waits is told, and free to look elsewhere.
+    await lawyer.patch("/lawyer/availability", {"isOnline": False})
+    assert (await hears(other, "consult:position", 2))["reason"] == "LAWYER_OFFLINE"
+    assert (await third.get("/consult/queue")).json["items"] == []
+    assert (await app.call("consult:unqueue", {"lawyerId": lawyer.id}))["error"]["code"] == "NOT_FOUND"
+    await second.end(began["sessionId"])
+
+
+async def test_a_closed_app_is_notified_of_its_turn_and_a_shut_account_waits_nowhere(api: Api) -> None:
+    first, second, third = [await api.a_user("500.00") for _ in range(3)]
+    lawyer = await api.a_lawyer()
+    await lawyer.patch("/lawyer/profile", {"waitingList": True})
+    running = await first.start(lawyer.id)
+    for user in (second, third):
+        assert (await user.post("/consult/queue", {"lawyerId": lawyer.id})).status == 200
+    await api.disable(second)
+    await first.end(running)
+    await api.idle()
+    listed = (await lawyer.get("/lawyer/queue")).json["items"]
+    assert [row["userId"] for row in listed] == [third.id]
+    assert listed[0]["turnUntil"] is not None
+    assert [row for row in api.everything()["c_notices"] if "CONSULT_TURN" in row]
+    assert (await third.call("DELETE", f"/consult/queue/{lawyer.id}")).status == 200
+    assert (await first.get(f"/lawyer/{lawyer.id}")).json["isBusy"] is False
+
+
+async def test_a_restart_keeps_places_and_turns(tmp_path: Path) -> None:
+    async with open_api(tmp_path) as api:
+        first, second = await api.a_user("500.00"), await api.a_user("500.00")
+        lawyer = await api.a_lawyer()
+        await lawyer.patch("/lawyer/profile", {"waitingList": True})
+        running = await first.start(lawyer.id)
+        assert (await second.post("/consult/queue", {"lawyerId": lawyer.id})).status == 200
+        await first.end(running)
+        await api.idle()
+        turn = (await second.get("/consult/queue")).json["items"][0]["turnUntil"]
+        clock, emails, lawyer_id = api.clock, (first.email, second.email), lawyer.id
+        await api.advance(60)
+    async with open_api(tmp_path, clock=clock) as api:
+        first, second = [await api.log_in(email) for email in emails]
+        assert (await first.post("/consult/start", {"lawyerId": lawyer_id})).code == "LAWYER_BUSY"
+        assert (await second.get("/consult/queue")).json["items"][0]["turnUntil"] == turn
+        await api.advance(59)
+        await second.end(await second.start(lawyer_id))
+        await api.books_are_clean()
