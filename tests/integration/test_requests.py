@@ -190,6 +190,15 @@ async def test_a_ring_ends_at_its_deadline_to_the_millisecond(world: World) -> N
         await accept(world, session_id)
 
 
+async def test_a_yes_after_the_deadline_comes_too_late_even_if_nobody_has_looked_yet(world: World) -> None:
+    session_id = await world.begin()
+    world.clock.jump_ms(45_000)
+    with pytest.raises(RequestClosed):
+        await accept(world, session_id)
+    assert await state(world, session_id) == (Status.MISSED, EndReason.NO_ANSWER)
+    await nobody_is_busy(world)
+
+
 @pytest.mark.parametrize(
     ("who", "reason"),
     [

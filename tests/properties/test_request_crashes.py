@@ -6,16 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from billing_engine.consultations.model import Status
 from server.storage.sqlite.engine import SqliteOptions, open_database
 from tests.properties.test_consultation_crashes import moments_of
+from tests.support.consult import World
+from tests.support.consult_checks import check_sessions
 from tests.support.consult_paths import survived
 from tests.support.faults import Fuse, Moment
 from tests.support.request_paths import (
     PATHS,
     AskingStage,
     RequestPath,
+    coming,
     everybody_is_free_in_the_end,
     nothing_is_lost,
+    one_there,
 )
 
 #: Seconds without a process, after the death.
@@ -29,6 +34,33 @@ async def test_death_at_every_await_of_a_request(path: RequestPath, tmp_path: Pa
     for at, label in enumerate(calls):
         for moment in moments_of(label):
             await one_death(tmp_path / f"{at}{moment}.db", path, at, moment)
+
+
+async def test_a_slice_that_was_held_makes_a_consultation_whoever_finds_it(tmp_path: Path) -> None:
+    """The process dies between the hold and the record. Recovery alone, without a look at requests, goes on with it as ACTIVE: taken
+    for a request still, it would be served, and then given back.
+    """
+    async with open_database(tmp_path / "held.db", SqliteOptions(synchronous="OFF")) as db:
+        stage = AskingStage(db, atomic=True)
+        await one_there(stage)
+        stage.fuse.die_at("ledger.commit_all", Moment.AFTER)
+        assert not await survived(stage, coming)
+        await stage.die()
+        stage.clock.jump_ms(GAP_S * 1000)
+        world = World(db, stage.clock, stage.rules)
+        world.lawyers = stage.lawyers
+        await world.build()
+        await world.ledger.start()
+        assert await world.recovery.run() == 1
+        session = await world.sessions.get("s1")
+        assert session is not None
+        assert session.status is Status.ACTIVE
+        await world.advance(10)
+        # What nobody served is not billed.
+        ended = await world.consultations.end("s1", caller_id="u1")
+        assert ended.duration_s == 10
+        await check_sessions(world, ["s1"], ["u1", "l1"])
+        await world.stop()
 
 
 async def undisturbed(file: Path, path: RequestPath) -> list[str]:
