@@ -22,6 +22,7 @@ from billing_engine.errors import BillingError
 from billing_engine.ledger.accounts import wallet_of
 from tests.support.consult import World, open_world
 from tests.support.consult_checks import check_books, check_sessions
+from tests.support.faults import Interruption, Moment
 
 
 @pytest.fixture
@@ -354,3 +355,24 @@ async def test_a_request_costs_the_same_checks_as_a_start(world: World) -> None:
     with pytest.raises(BillingError) as refused:
         await world.begin("u1", "l3")
     assert refused.value.code == "LAWYER_OFFLINE"
+
+
+@pytest.mark.parametrize("moment", list(Moment))
+@pytest.mark.parametrize("at", range(8))
+async def test_who_joins_while_the_lawyer_accepts_is_not_forgotten(
+    tmp_path: Path, at: int, moment: Moment
+) -> None:
+    """At any call of the yes, the user joins: else both would look at each other until the time is over."""
+    stop = Interruption(at=at, moment=moment)
+    async with open_world(tmp_path / "tarazu.db", wrap=stop.wrap) as world:
+        world.lawyers.add("l1", 6_000, auto_accept=False)
+        await world.recharge("u1", 10_000)
+        session_id = await world.begin()
+        stop.then, stop.counting = lambda: world.requests.joined(session_id, "u1"), True
+        await accept(world, session_id)
+        stop.counting = False
+        if at >= len(stop.calls):
+            await world.requests.joined(session_id, "u1")
+        await world.requests.joined(session_id, "l1")
+        assert await state(world, session_id) == (Status.ACTIVE, None)
+        assert world.engine.live_count == 1

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.waiting_model import Place, PlaceChanged, TurnGiven, WaitOver
 from billing_engine.ledger.accounts import wallet_of
 from tests.support.consult import World, open_world
+from tests.support.faults import Interruption
 
 RULES = Rules(queue_limit=3)
 
@@ -232,3 +234,38 @@ async def test_a_start_at_the_end_of_the_turn_wins_or_loses_whole(world: World, 
         assert isinstance(result, LawyerBusy)
     assert turns(world)[-1] == "u2"
     assert await positions(world) == ["u2"]
+
+
+async def test_a_turn_that_is_given_while_a_stranger_starts_is_not_the_strangers(tmp_path: Path) -> None:
+    """Who was next is busy elsewhere, so the stranger may start; then who was next is free, and gets the turn, in between."""
+    stop = Interruption()
+
+    def wrap(name: str, port: Any) -> Any:
+        return stop.wrap(name, port) if name == "claims" else port
+
+    async with open_world(tmp_path / "tarazu.db", rules=RULES, wrap=wrap) as world:
+        world.lawyers.add("l1", 60, has_waiting_list=True)
+        world.lawyers.add("l2", 60)
+        for number in (1, 5, 7):
+            await world.recharge(f"u{number}", 10_000)
+        session_id = await busy(world, "u1")
+        elsewhere = await world.begin("u1", "l2")
+        await free(world, session_id)
+        stop.counting = True
+        calls = stop.calls
+
+        async def in_between() -> None:
+            await free(world, elsewhere)
+            await world.waiting.advance("l1")
+
+        stop.then = in_between
+        # Before the claim of the lawyer: the last take of the start.
+        stop.at = 4
+        (result,) = await asyncio.gather(
+            world.consultations.start(user_id="u5", lawyer_id="l1", operation_id="x"), return_exceptions=True
+        )
+        assert calls[3:] == ["claims.take", "claims.take"], calls
+        assert isinstance(result, LawyerBusy)
+        await world.idle()
+        assert turns(world) == ["u1"]
+        await world.begin("u1", "l1")

@@ -6,6 +6,7 @@ from typing import Final
 
 from billing_engine.consultations.errors import LawyerBusy, UserBusy
 from billing_engine.consultations.model import ASKED, BILLED, FINISHED, LIVE, SessionView, Status
+from billing_engine.consultations.waiting_model import TurnGiven
 from billing_engine.ledger.accounts import earnings_of, wallet_of
 from billing_engine.ledger.model import Movement, Transfer
 from tests.support.consult import Terms, World
@@ -210,12 +211,20 @@ async def nothing_is_lost(stage: AskingStage, path: RequestPath) -> None:
         assert session is not None
         assert session.status in (LIVE if path.before is not impoverished else {Status.CANCELLED}), session
     waiting = await world.waiting.of_lawyer("l2")
+    served = await world.sessions.get(await world.claims.holder("lawyer:l2") or "")
+    if served is not None and served.status in LIVE:
+        assert served.user_id not in {place.waiting.user_id for place in waiting}, "served, and waiting still"
     if waiting and (await world.claims.holder("user:u2")) is None:
         for live in ("s1",):
             found = await world.sessions.get(live)
             if found is not None and found.status in LIVE and found.lawyer_id == "l2":
                 await stage.end("l2", live)
                 await world.idle()
+        if waiting[0].waiting.turn_id:
+            assert any(isinstance(told, TurnGiven) for told in world.asked.events), (
+                "nobody has told of the turn"
+            )
+            assert await world.claims.holder("lawyer:l2") == waiting[0].waiting.turn_id
         # Whoever waited is next, and gets in; nobody else does.
         stranger = await attempt(stage, "s3", "u1")
         assert isinstance(stranger, LawyerBusy), stranger
