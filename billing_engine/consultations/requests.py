@@ -318,14 +318,19 @@ class Requests:
     async def _close(self, session: Session, reason: EndReason) -> Session | None:
         """Close the request if it is still open; the closed record if this call did it."""
         status = END_STATUS[reason] if END_STATUS[reason] in UNSERVED else Status.CANCELLED
-        closed = await self._sessions.change(
-            session.id,
-            expect=states_before(LAST_STEP[status]),
-            status=status,
-            end_reason=reason,
-            ended_at_ms=self._clock.now_ms(),
-            deadline_ms=None,
-        )
+        try:
+            closed = await self._sessions.change(
+                session.id,
+                expect=states_before(LAST_STEP[status]),
+                status=status,
+                end_reason=reason,
+                ended_at_ms=self._clock.now_ms(),
+                deadline_ms=None,
+            )
+        except Unavailable:
+            # It may be closed all the same, and then nobody else is about to finish it.
+            self._later(f"close:{session.id}", partial(self._look_at, session.id))
+            raise
         self._forget(session.id)
         if closed is None:
             return None
@@ -380,14 +385,12 @@ class Requests:
     async def sweep(self) -> None:
         """Look at every open request: what is due, what has lost its process, what may begin. Raises `Unavailable`."""
         for session in await self._sessions.in_states(ASKED):
-            if (
-                session.owner != self._owner
-                and not self._is_due(session)
-                and not self._may_live(session.owner)
-            ):
+            is_due = self._is_due(session)
+            if session.owner != self._owner and not is_due and not self._may_live(session.owner):
                 self.take_up(session)
-            if self._is_due(session) or session.status is Status.ACCEPTED:
-                await self._look_at(session.id)
+            if is_due or session.status is Status.ACCEPTED:
+                # One that cannot be looked at now keeps no other waiting.
+                await self._look_safely(session.id)
 
     async def stop(self) -> None:
         """Stop keeping time: the deadlines are stored."""
@@ -407,8 +410,12 @@ class Requests:
         self._forget(session.id)
         if session.deadline_ms is not None:
             self._timers[session.id] = self._clock.call_at_ms(
-                session.deadline_ms, lambda: self._spawn(self._look_safely(session.id))
+                session.deadline_ms, lambda: self._time_is_over(session.id)
             )
+
+    def _time_is_over(self, session_id: str) -> None:
+        self._forget(session_id)
+        self._spawn(self._look_safely(session_id))
 
     def _forget(self, session_id: str) -> None:
         timer = self._timers.pop(session_id, None)
@@ -433,8 +440,8 @@ class Requests:
                 await self._expire(session)
         elif session.asked and session.status in LIVE and not self._engine.is_live(session_id):
             await self._serve(session)
-        elif session.status in UNSERVED and session.accepted_at_ms is not None:
-            await self.finish(session)
+        elif session.status in UNSERVED:
+            await self.finish_left_behind(session)
 
     async def _expire(self, session: Session) -> None:
         if session.status is Status.REQUESTED:

@@ -506,10 +506,7 @@ class Consultations:
             raise LawyerNotFound(lawyer=lawyer_id)
         wallet = await self._ledger.account(wallet_of(user_id), self._rules.asset.code)
         needed = needed_minor(terms.rate_minor_per_min, self._rules)
-        free = (
-            await self._holder(lawyer_claim(lawyer_id)) is None
-            and await self._holder(user_claim(user_id)) is None
-        )
+        free = await self._is_open_to(user_id, terms) and await self._holder(user_claim(user_id)) is None
         return Quote(
             lawyer_id=lawyer_id,
             rate_minor_per_min=terms.rate_minor_per_min,

@@ -337,8 +337,9 @@ class WaitingLists:
             await self._free(waiting.turn_id, waiting.lawyer_id)
 
     async def _free(self, turn_id: str, lawyer_id: str) -> None:
-        await self._sessions.change(turn_id, expect=states_before(Step.LAPSE), status=Status.PASSED)
+        # The record last: while it is a TURN, a look ends it again.
         await self._claims.release(lawyer_claim(lawyer_id), turn_id)
+        await self._sessions.change(turn_id, expect=states_before(Step.LAPSE), status=Status.PASSED)
 
     async def _tell_behind(self, gone: Waiting) -> None:
         """Those who came after the one who is gone are one place further."""
@@ -373,7 +374,11 @@ class WaitingLists:
             if waiting is None or waiting.turn_id != turn.id:
                 await self._free(turn.id, turn.lawyer_id)
         for lawyer_id in await self._rows.lawyers():
-            await self.advance(lawyer_id)
+            try:
+                await self.advance(lawyer_id)
+            except BillingError as exc:
+                # One list that cannot be looked at now keeps no other waiting.
+                log.warning("a waiting list is left to the next look: %r", exc)
 
     async def stop(self) -> None:
         """Stop keeping time: the deadlines are stored."""
@@ -385,8 +390,13 @@ class WaitingLists:
     def _watch(self, waiting: Waiting) -> None:
         if waiting.turn_id not in self._timers:
             self._timers[waiting.turn_id] = self._clock.call_at_ms(
-                waiting.turn_until_ms, lambda: self.look(waiting.lawyer_id)
+                waiting.turn_until_ms, lambda: self._time_is_over(waiting)
             )
+
+    def _time_is_over(self, waiting: Waiting) -> None:
+        self._timers.pop(waiting.turn_id, None)
+        self._told.discard(waiting.turn_id)
+        self.look(waiting.lawyer_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         async def logged() -> None:

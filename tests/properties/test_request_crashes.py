@@ -2,11 +2,14 @@
 file. Whatever was answered is there and can go on, and after every deadline nobody is busy and no money is held.
 """
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from billing_engine.consultations.model import Status
+from billing_engine.errors import BillingError
+from server.storage.errors import StoreUnavailable
 from server.storage.sqlite.engine import SqliteOptions, open_database
 from tests.properties.test_consultation_crashes import moments_of
 from tests.support.consult import World
@@ -34,6 +37,43 @@ async def test_death_at_every_await_of_a_request(path: RequestPath, tmp_path: Pa
     for at, label in enumerate(calls):
         for moment in moments_of(label):
             await one_death(tmp_path / f"{at}{moment}.db", path, at, moment)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+async def test_a_call_that_fails_leaves_nobody_busy(path: RequestPath, tmp_path: Path) -> None:
+    """The same calls fail instead, once each, before and after their effect, and the process lives on: no restart puts it right."""
+    calls = await undisturbed(tmp_path / "whole.db", path)
+    for at, label in enumerate(calls):
+        for moment in moments_of(label):
+            await one_failure(tmp_path / f"{at}{moment}.db", path, at, moment)
+
+
+async def one_failure(file: Path, path: RequestPath, at: int, moment: Moment) -> None:
+    async with open_database(file, SqliteOptions(synchronous="OFF")) as db:
+        stage = AskingStage(db, atomic=True)
+        fuse = stage.fuse
+        fuse.counting = False
+        await path.before(stage)
+        fuse.at, fuse.moment, fuse.counting, fuse.error = at, moment, True, StoreUnavailable
+        try:
+            acting = asyncio.ensure_future(path.act(stage))
+            await stage.world.idle()
+            while not acting.done():  # what is tried again waits for the clock
+                await stage.world.advance(0.25)
+            if not isinstance(acting.exception(), BillingError):
+                acting.result()
+            fuse.counting = False
+            # What is put right later is put right within seconds.
+            await stage.world.advance(10)
+            await stage.look()
+            await stage.world.ledger.recover()
+            if at % 2:
+                await nothing_is_lost(stage, path)
+            await everybody_is_free_in_the_end(stage, path)
+            await stage.world.stop()
+        except BaseException as exc:
+            exc.add_note(f"{path.name}: call {at} failed {moment} its effect, {fuse.calls[at : at + 1]}")
+            raise
 
 
 async def test_a_slice_that_was_held_makes_a_consultation_whoever_finds_it(tmp_path: Path) -> None:
