@@ -17,6 +17,7 @@ from billing_engine.consultations.errors import (
     UserBusy,
 )
 from billing_engine.consultations.model import EndReason, Session, SessionView, Status
+from billing_engine.consultations.opening import hold_first_slice
 from billing_engine.consultations.request_model import LawyerAway
 from billing_engine.errors import BillingError
 from billing_engine.ledger.accounts import wallet_of
@@ -376,3 +377,21 @@ async def test_who_joins_while_the_lawyer_accepts_is_not_forgotten(
         await world.requests.joined(session_id, "l1")
         assert await state(world, session_id) == (Status.ACTIVE, None)
         assert world.engine.live_count == 1
+
+
+async def test_the_next_start_finishes_what_a_dead_process_has_closed(world: World) -> None:
+    """It died between the close and the end of it, while a slice was held: the money is back before the claims are gone."""
+    session_id = await world.begin()
+    await accept(world, session_id)
+    session = await world.sessions.get(session_id)
+    assert session is not None
+    await hold_first_slice(
+        session, ledger=world.ledger, clock=world.clock, rules=world.rules, owner="whoever has died"
+    )
+    closed = {"status": Status.CANCELLED, "end_reason": EndReason.USER_CANCELLED, "ended_at_ms": 1}
+    assert await world.sessions.change(session_id, expect=frozenset({Status.ACCEPTED}), **closed)
+    assert (await world.ledger.account(wallet_of("u1"), "INR")).held > 0
+    started = await world.begin("u2", "l1")
+    assert await world.claims.everyone() == {"user:u2": started, "lawyer:l1": started}
+    assert (await world.ledger.account(wallet_of("u1"), "INR")).held == 0
+    assert world.rooms.closed.keys() == {session_id}
