@@ -39,6 +39,7 @@ async def test_death_at_every_await_of_a_request(path: RequestPath, tmp_path: Pa
             await one_death(tmp_path / f"{at}{moment}.db", path, at, moment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 async def test_a_call_that_fails_leaves_nobody_busy(path: RequestPath, tmp_path: Path) -> None:
     """The same calls fail instead, once each, before and after their effect, and the process lives on: no restart puts it right."""
