@@ -239,3 +239,23 @@ async def test_a_restart_keeps_places_and_turns(tmp_path: Path) -> None:
         await api.advance(59)
         await second.end(await second.start(lawyer_id))
         await api.books_are_clean()
+
+
+async def test_what_was_never_served_has_an_empty_history(api: Api) -> None:
+    user, lawyer = await api.a_user("500.00"), await asked_lawyer(api)
+    admin = await api.admin()
+    session_id = await user.start(lawyer.id)
+    for status in ("REQUESTED", "DECLINED"):
+        for who in (user, lawyer):
+            assert (await who.get(f"/chat/{session_id}")).json["items"] == []
+            for form in ("text", "json"):
+                transcript = await who.get(f"/chat/{session_id}/transcript?format={form}")
+                assert transcript.status == 200, transcript.text
+        shown = (await admin.get(f"/admin/sessions/{session_id}")).json
+        assert shown["status"] == status
+        asked = await user.post(f"/consult/{session_id}/refund-request", {"reason": "Nobody came."})
+        assert asked.status == (409 if status == "REQUESTED" else 404)
+        if status == "REQUESTED":
+            assert (await lawyer.post(f"/consult/{session_id}/decline")).status == 200
+    assert (await lawyer.get("/lawyer/earnings")).json["items"] == []
+    assert (await user.get("/wallet/transactions")).json["items"][0]["type"] == "CREDIT"
