@@ -305,6 +305,9 @@ class _Process:
         stack.push_async_callback(wired.services.ai_metrics.stop)
         stack.push_async_callback(wired.services.usage.stop)
         stack.push_async_callback(wired.services.webhooks.stop)
+        # A worker, too, sees lawyers become free.
+        stack.push_async_callback(wired.services.requests.stop)
+        stack.push_async_callback(wired.services.waiting.stop)
         gate.consultations, gate.chat = wired.services.consultations, chat
         announcer.start(realtime.push, chat)
         stack.push_async_callback(announcer.stop)
@@ -399,6 +402,7 @@ class _Process:
         await look()
         job = Periodic("requests", look, clock=self.clock, every_ms=_REQUESTS_EVERY_MS)
         job.start()
+        # Before the engine stops: nothing may begin after it.
         self.stack.push_async_callback(requests.stop)
         self.stack.push_async_callback(waiting.stop)
         self.stack.push_async_callback(job.stop)

@@ -395,3 +395,41 @@ async def test_the_next_start_finishes_what_a_dead_process_has_closed(world: Wor
     assert await world.claims.everyone() == {"user:u2": started, "lawyer:l1": started}
     assert (await world.ledger.account(wallet_of("u1"), "INR")).held == 0
     assert world.rooms.closed.keys() == {session_id}
+
+
+@pytest.mark.parametrize("lead", range(0, 24, 3))
+async def test_a_request_and_a_start_that_meet_get_one_of_the_two(world: World, lead: int) -> None:
+    """One user, a lawyer who is asked and one who accepts by himself; and one lawyer who changes his mind while two users come."""
+
+    async def both(first: tuple[str, str], second: tuple[str, str]) -> list[Any]:
+        one = asyncio.ensure_future(
+            world.consultations.start(
+                user_id=first[0], lawyer_id=first[1], operation_id=f"a-{first}-{second}"
+            )
+        )
+        for _ in range(lead):
+            await asyncio.sleep(0)
+        world.lawyers.add("l1", 6_000, auto_accept=second == ("u2", "l1"))
+        return await asyncio.gather(
+            one,
+            world.consultations.start(
+                user_id=second[0], lawyer_id=second[1], operation_id=f"b-{first}-{second}"
+            ),
+            return_exceptions=True,
+        )
+
+    for first, second, busy in (
+        (("u1", "l1"), ("u1", "l2"), UserBusy),
+        (("u1", "l1"), ("u2", "l1"), LawyerBusy),
+    ):
+        results = await both(first, second)
+        (view,) = [result for result in results if isinstance(result, SessionView)]
+        assert sum(isinstance(result, busy) for result in results) == 1, results
+        holders = await world.claims.everyone()
+        assert set(holders.values()) == {view.session.id}
+        assert len(holders) == 2
+        await world.consultations.end(view.session.id, caller_id="a", is_admin=True)
+        await world.advance(1)
+        assert await world.claims.everyone() == {}
+        # The next pair is another operation.
+        world.lawyers.add("l1", 6_000, auto_accept=False)

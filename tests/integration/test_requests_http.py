@@ -259,3 +259,39 @@ async def test_what_was_never_served_has_an_empty_history(api: Api) -> None:
             assert (await lawyer.post(f"/consult/{session_id}/decline")).status == 200
     assert (await lawyer.get("/lawyer/earnings")).json["items"] == []
     assert (await user.get("/wallet/transactions")).json["items"][0]["type"] == "CREDIT"
+
+
+async def test_the_socket_refuses_as_the_route_does(api: Api) -> None:
+    poor, user, lawyer = await api.register(), await api.a_user("500.00"), await asked_lawyer(api)
+    offline = await api.a_lawyer(online=False)
+    app, phone = await api.connect(user.token), await api.connect(lawyer.token)
+
+    async def refused(socket: Socket, event: str, **payload: Any) -> dict[str, Any]:
+        before = api.everything()
+        ack = await socket.call(event, payload)
+        assert ack["ok"] is False, ack
+        assert api.everything() == before
+        return dict(ack["error"])
+
+    short = await refused(await api.connect(poor.token), "consult:request", lawyerId=lawyer.id)
+    assert short["code"] == "INSUFFICIENT_BALANCE"
+    for amount in ("0.001", "1.00"):
+        error = await refused(app, "consult:request", lawyerId=lawyer.id, maxAmount=amount)
+        assert error["code"] == "VALIDATION_FAILED"
+        assert [problem["field"] for problem in error["fields"]] == ["maxAmount"]
+    assert (await refused(app, "consult:request", lawyerId=offline.id))["code"] == "LAWYER_OFFLINE"
+    assert (await refused(app, "consult:request", lawyerId="nobody"))["code"] == "NOT_FOUND"
+    assert (await refused(phone, "consult:request", lawyerId=lawyer.id))["code"] == "FORBIDDEN"
+    assert (await refused(app, "consult:queue", lawyerId=lawyer.id))["code"] == "WAITING_LIST_CLOSED"
+    ack = await app.call("consult:request", {"lawyerId": lawyer.id, "maxAmount": "100.00"})
+    assert (await user.get(f"/consult/{ack['sessionId']}")).json["maxAmount"] == "100.00"
+    assert (await lawyer.get("/consult/request")).json["maxAmount"] is None
+    await api.idle()
+    assert (await refused(app, "consult:request", lawyerId=lawyer.id))["code"] == "USER_BUSY"
+    tablet = await api.connect((await api.log_in(lawyer.email)).token)
+    assert (await phone.call("consult:accept", {"sessionId": ack["sessionId"]}))["ok"]
+    assert (await phone.call("consult:accept", {"sessionId": ack["sessionId"]}))["ok"]
+    late = await refused(tablet, "consult:accept", sessionId=ack["sessionId"])
+    assert late["code"] == "ANSWERED_ELSEWHERE"
+    assert (await app.call("consult:cancel", {"sessionId": ack["sessionId"]}))["status"] == "CANCELLED"
+    assert (await refused(phone, "consult:decline", sessionId=ack["sessionId"]))["code"] == "REQUEST_CLOSED"
