@@ -100,8 +100,10 @@ class Requests:
         if asked is None:
             return None
         self.take_up(asked)
-        await self._close_if_shut(asked)
-        return asked
+        if not await self._is_shut(asked):
+            return asked
+        # It began while one of its two accounts was being shut: whoever shuts one looks for its request afterwards, and so do we.
+        return await self._close(asked, EndReason.ACCOUNT_DISABLED) or await self._sessions.get(asked.id)
 
     def take_up(self, session: Session) -> None:
         """Keep the request's time here, and tell of it; harmless when it is done already."""
@@ -294,8 +296,20 @@ class Requests:
             return
         await self._lock(session)
         self._engine.launch(session, bill_of(account, hold), announce="session:started")
-        if self._standing is not None and await self._standing.any_shut((session.user_id, session.lawyer_id)):
+        try:
+            await self._end_if_shut(session)
+        except Unavailable as exc:
+            log.warning("accounts are looked at later: %r", exc, extra={"session_id": session.id})
+            self._later(f"standing:{session.id}", partial(self._end_if_shut, session))
+
+    async def _end_if_shut(self, session: Session) -> None:
+        if await self._is_shut(session):
             await self._engine.end(session, EndReason.ACCOUNT_DISABLED)
+
+    async def _is_shut(self, session: Session) -> bool:
+        return self._standing is not None and await self._standing.any_shut(
+            (session.user_id, session.lawyer_id)
+        )
 
     async def _overtaken(self, session_id: str) -> None:
         """Somebody else moved the record on while we held: serve it, or give back what was held."""
@@ -374,11 +388,6 @@ class Requests:
             lawyer_id, online_at_ms=terms.online_at_ms
         ):
             self._news.tell(LawyerAway(lawyer_id))
-
-    async def _close_if_shut(self, session: Session) -> None:
-        """A request that began while one of its two accounts was being shut."""
-        if self._standing is not None and await self._standing.any_shut((session.user_id, session.lawyer_id)):
-            await self._close(session, EndReason.ACCOUNT_DISABLED)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

@@ -433,3 +433,29 @@ async def test_a_request_and_a_start_that_meet_get_one_of_the_two(world: World, 
         assert await world.claims.everyone() == {}
         # The next pair is another operation.
         world.lawyers.add("l1", 6_000, auto_accept=False)
+
+
+@pytest.mark.parametrize("when", ["asked", "begun"])
+async def test_an_account_that_is_shut_in_the_same_moment_ends_it(world: World, when: str) -> None:
+    """Who shuts an account writes that first and looks for its session second: a request looks at the accounts once it is one."""
+
+    class Standing:
+        shut = False
+
+        async def any_shut(self, person_ids: tuple[str, ...]) -> bool:
+            return self.shut and "l1" in person_ids
+
+    standing = Standing()
+    world.requests._standing = standing
+    standing.shut = when == "asked"
+    view = await world.consultations.start(user_id="u1", lawyer_id="l1", operation_id="s")
+    if when == "asked":
+        assert (view.status, view.session.end_reason) == (Status.CANCELLED, EndReason.ACCOUNT_DISABLED)
+        await nobody_is_busy(world)
+        return
+    await accept(world, "s")
+    standing.shut = True
+    await both_join(world, "s")
+    await world.idle()
+    assert await state(world, "s") == (Status.FORCE_ENDED, EndReason.ACCOUNT_DISABLED)
+    await nobody_is_busy(world)
