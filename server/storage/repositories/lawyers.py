@@ -238,8 +238,9 @@ def _profile(doc: Doc) -> LawyerProfile:
         verification=None if verdict is None else Verification(**verdict),
         is_online=doc["is_online"],
         online_at_ms=doc.get("online_at_ms") or 0,
-        auto_accept=doc.get("auto_accept", True),
-        waiting_list=doc.get("waiting_list", False),
+        # No engine promises to keep a boolean that is not declared apart from 0 and 1.
+        auto_accept=bool(doc.get("auto_accept", True)),
+        waiting_list=bool(doc.get("waiting_list", False)),
         is_suspended=doc["is_suspended"],
         rating=Rating(doc["rating_sum"], doc["rating_count"]),
         rating_version=doc["rating_version"],

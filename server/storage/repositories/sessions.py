@@ -162,6 +162,7 @@ def _facts(session: Session) -> Doc:
 def session_of(doc: Doc) -> Session:
     """The stored document as the domain knows it."""
     facts = {name: doc.get(name, _DEFAULTS[name]) if name in _DEFAULTS else doc[name] for name in _FIELDS}
+    facts["asked"] = bool(facts["asked"])
     facts["status"] = Status(doc["status"])
     facts["end_reason"] = None if doc["end_reason"] is None else EndReason(doc["end_reason"])
     return Session(id=doc["_id"], **facts)
