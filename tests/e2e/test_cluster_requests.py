@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -56,3 +57,30 @@ async def test_asked_at_one_process_and_answered_at_the_other(both: Both) -> Non
     again = await other.ok("consult:request", {"lawyerId": lawyer.id})
     await (await both.elsewhere(waiting)).post(f"/consult/{again['sessionId']}/cancel")
     await phone.heard("consult:state", has(sessionId=again["sessionId"], state="CANCELLED"))
+
+
+async def test_the_process_that_rings_is_killed_and_the_other_rings_on(tmp_path: Path) -> None:
+    """Neither the request nor the reservation dies with it: the lawyer is rung again, says yes, and the bill begins with both."""
+    with Cluster(tmp_path, **QUICK) as mortal:
+        async with both_of(mortal) as both:
+            user, lawyer = await both.pair("100.00")
+            await lawyer.api.ok("PATCH", "/lawyer/profile", {"autoAccept": False})
+            app, phone = await user.device(), await lawyer.device()
+            asked = await app.ok("consult:request", {"lawyerId": lawyer.id})
+            session_id = asked["sessionId"]
+            await phone.heard("consult:ring")
+            already = len(phone.events)
+
+            mortal.webs[0].kill()
+
+            ring = await phone.heard("consult:ring", after=already)
+            assert (ring.payload["sessionId"], ring.payload["deadline"]) == (session_id, asked["deadline"])
+            again = await both.device_at(user, both.right)
+            await asyncio.gather(join(again, session_id), join(phone, session_id))
+            await phone.ok("consult:accept", {"sessionId": session_id})
+            await again.heard("session:started")
+            elsewhere = await both.elsewhere(user)
+            await elsewhere.post(f"/consult/{session_id}/end")
+            assert_bill(await elsewhere.get(f"/consult/{session_id}"))
+        code, output = mortal.settled_books()
+        assert code == 0, output
