@@ -72,20 +72,24 @@ class Push:
         """The other processes that have sockets in the session, not their clients. Raises `EmptyTarget`."""
         self._transport.tell_processes(session_room(session_id), facts)
 
-    def to_user(self, user_id: str, event: str, payload: Mapping[str, Any]) -> None:
-        """Every socket of the person, joined or not. Raises `EmptyTarget`."""
-        self._transport.send(user_room(user_id), event, payload, ephemeral=event in EPHEMERAL)
+    def to_user(
+        self, user_id: str, event: str, payload: Mapping[str, Any], *, skip: str | None = None
+    ) -> None:
+        """Every socket of the person, joined or not, except the socket `skip`. Raises `EmptyTarget`."""
+        self._transport.send(user_room(user_id), event, payload, ephemeral=event in EPHEMERAL, skip=skip)
 
     def to_socket(self, sid: str, event: str, payload: Mapping[str, Any]) -> None:
         """One connection: only what concerns the connection itself. Raises `EmptyTarget`."""
         self._transport.send(_named(sid), event, payload)
 
-    def post_to_user(self, user_id: str, event: str, payload: Mapping[str, Any]) -> None:
+    def post_to_user(
+        self, user_id: str, event: str, payload: Mapping[str, Any], *, skip: str | None = None
+    ) -> None:
         """`to_user` for callers that must not fail because of a listener, billing above all: what goes wrong
         is logged.
         """
         try:
-            self.to_user(user_id, event, payload)
+            self.to_user(user_id, event, payload, skip=skip)
         except Exception:
             log.exception("push_failed", event_name=event)
 

@@ -27,6 +27,7 @@ from server.ai.setup import open_ai_providers
 from server.announcer import SocketAnnouncer
 from server.app import build_app
 from server.attending import PresenceAttending
+from server.attendance import SocketAttendance
 from server.auth.accounts import Accounts
 from server.auth.model import Ended, SignOut
 from server.auth.sign_ins import SignIns
@@ -51,6 +52,8 @@ from server.periodic import Periodic
 from server.rate_limits.ports import Buckets
 from server.realtime import Realtime, SocketOptions
 from server.realtime.bus import Bus
+from server.realtime.consult_handlers import ConsultHandlers
+from server.request_news import SocketRequestNews
 from server.retention.service import ChatRetention
 from server.routes import ROUTES, health, metrics
 from server.routing import Route
@@ -73,6 +76,8 @@ _LETTERS_EVERY_MS: Final = 1_000
 _DELIVERIES_EVERY_MS: Final = 1_000
 #: How often somebody looks which payments the gateways are to be asked about.
 _PAYMENTS_EVERY_MS: Final = 1_000
+#: How often a process looks for requests whose time is over, should nobody keep it.
+_REQUESTS_EVERY_MS: Final = 5_000
 #: How often somebody looks for usages that are stored and not charged.
 _USAGES_EVERY_MS: Final = 1_000
 #: How often somebody looks for AI calls whose credits nobody else gives back.
@@ -142,7 +147,14 @@ async def build(
             chat=process.chat,
             authenticate=_socket_principal(identity.sign_ins),
             on_event=process.metrics.event,
+            handlers=ConsultHandlers(
+                consultations=services.consultations,
+                requests=services.requests,
+                waiting=services.waiting,
+                asset=settings.asset,
+            ).by_event(),
         )
+        await process.keep_requests()
         _sample_sockets(process.metrics, process.realtime)
         identity.sign_ins.on_revoked(_close_sockets(process.realtime, process.between.bus))
         if settings.is_shared:
@@ -243,6 +255,18 @@ class _Process:
         notices = LowBalanceNotices(announcer, identity.outbox, realtime.presence.connected)
         stack.push_async_callback(notices.stop)
 
+        request_news = SocketRequestNews(
+            push=realtime.push,
+            outbox=identity.outbox,
+            is_connected=realtime.presence.connected,
+            now_ms=clock.now_ms,
+        )
+        stack.push_async_callback(request_news.stop)
+
+        def may_live(owner: str) -> bool:
+            # As below.
+            return wired.takeover is not None and wired.takeover.may_live(owner)
+
         async def member_ids(company_id: str) -> list[str]:
             # Asked when there is news, by when it is wired.
             return await wired.services.companies.member_ids(company_id)
@@ -267,6 +291,9 @@ class _Process:
             locks=between.locks,
             peers=between.peers,
             announcer=notices,
+            request_news=request_news,
+            attendance=SocketAttendance(realtime.presence, bus=between.bus, is_shared=settings.is_shared),
+            may_live=may_live,
             company_news=company_news,
             metrics=metrics,
             gateways=gateways,
@@ -284,6 +311,9 @@ class _Process:
         stack.push_async_callback(wired.services.ai_metrics.stop)
         stack.push_async_callback(wired.services.usage.stop)
         stack.push_async_callback(wired.services.webhooks.stop)
+        # A worker, too, sees lawyers become free.
+        stack.push_async_callback(wired.services.requests.stop)
+        stack.push_async_callback(wired.services.waiting.stop)
         gate.consultations, gate.chat = wired.services.consultations, chat
         announcer.start(realtime.push, chat)
         stack.push_async_callback(announcer.stop)
@@ -362,6 +392,25 @@ class _Process:
             self.between.bus.on(SIGNED_OUT, lambda _facts: job.run_soon())
             self.between.bus.on_resync(job.run_soon)
         job.start()
+        self.stack.push_async_callback(job.stop)
+
+    async def keep_requests(self) -> None:
+        """Look after requests and waiting lists that nobody keeps the time of, now and once in a while. No worker's task: it bills
+        nobody.
+        """
+        requests, waiting = self.wired.services.requests, self.wired.services.waiting
+        self.realtime.presence.listen(requests.hint)
+
+        async def look() -> None:
+            await requests.sweep()
+            await waiting.sweep()
+
+        await look()
+        job = Periodic("requests", look, clock=self.clock, every_ms=_REQUESTS_EVERY_MS)
+        job.start()
+        # Before the engine stops: nothing may begin after it.
+        self.stack.push_async_callback(requests.stop)
+        self.stack.push_async_callback(waiting.stop)
         self.stack.push_async_callback(job.stop)
 
     def catch_up_with_usages(self) -> None:

@@ -1,5 +1,6 @@
 """What routes call, wired over the ports: the use cases of one process. Which adapter stands behind a port is `composition`'s."""
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -7,13 +8,15 @@ from typing import Any
 
 from billing_engine.clock import Clock
 from billing_engine.consultations.engine import Engine
-from billing_engine.consultations.ports import Announcer, Attending, Locks, Peers
+from billing_engine.consultations.ports import Announcer, Attendance, Attending, Locks, Peers, RequestNews
 from billing_engine.consultations.recovery import Recovery
+from billing_engine.consultations.requests import Requests
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import Settlement
 from billing_engine.consultations.takeover import WEB, Takeover
+from billing_engine.consultations.waiting import WaitingLists
 from billing_engine.credits.purchases import sale_of
 from billing_engine.errors import NotFound, Unavailable
 from billing_engine.ledger.service import Ledger
@@ -90,6 +93,7 @@ from server.storage.repositories.refunds import CollectionRefundBooks, Collectio
 from server.storage.repositories.reviews import CollectionReviews
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
+from server.storage.repositories.waiting import CollectionWaiting
 from server.transcripts.service import Transcripts
 from server.usage_room import UsageRoom, open_usage
 
@@ -113,6 +117,8 @@ class Services:
     webhooks: Webhooks
     wallets: Wallets
     consultations: Consultations
+    requests: Requests
+    waiting: WaitingLists
     engine: Engine
     chat: ChatService
     lawyers: LawyerService
@@ -182,6 +188,10 @@ def rules_of(settings: Settings) -> Rules:
         peer_gone_ms=settings.peer_gone_seconds * 1000,
         store_timeout_ms=settings.store_timeout_ms,
         lease_ms=settings.lease_ms,
+        ring_ms=settings.ring_seconds * 1000,
+        join_ms=settings.join_seconds * 1000,
+        turn_ms=settings.turn_seconds * 1000,
+        queue_limit=settings.queue_limit,
     )
 
 
@@ -206,6 +216,9 @@ async def wire(
     locks: Locks,
     peers: Peers,
     announcer: Announcer,
+    request_news: RequestNews,
+    attendance: Attendance,
+    may_live: Callable[[str], bool],
     company_news: CompanyNewsRoom,
     metrics: Metrics,
     gateways: Mapping[str, Gateway],
@@ -243,6 +256,36 @@ async def wire(
         attending=attending,
     )
     elsewhere = ServedElsewhere(ledger=ledger, sessions=sessions, clock=clock) if settings.is_shared else None
+    owner = secrets.token_hex(8)
+    standing = AccountStanding(identity.rows)
+    requests = Requests(
+        ledger=ledger,
+        clock=clock,
+        rules=rules,
+        sessions=sessions,
+        locks=locks,
+        lawyers=lawyers,
+        engine=engine,
+        settlement=settlement,
+        news=request_news,
+        owner=owner,
+        attendance=attendance,
+        standing=standing,
+        may_live=may_live,
+    )
+    waiting = WaitingLists(
+        rows=await CollectionWaiting.open(collections),
+        sessions=sessions,
+        claims=claims,
+        lawyers=lawyers,
+        clock=clock,
+        rules=rules,
+        news=request_news,
+        owner=owner,
+        new_id=new_id,
+        may_live=may_live,
+    )
+    settlement.on_freed.append(waiting.look)
     consultations = Consultations(
         ledger=ledger,
         clock=clock,
@@ -255,8 +298,11 @@ async def wire(
         rooms=chat,
         engine=engine,
         settlement=settlement,
-        standing=AccountStanding(identity.rows),
+        owner=owner,
+        standing=standing,
         elsewhere=elsewhere,
+        requests=requests,
+        waiting=waiting,
     )
     recovery = Recovery(
         ledger=ledger,
@@ -442,6 +488,8 @@ async def wire(
         webhooks=webhooks,
         wallets=wallets,
         consultations=consultations,
+        requests=requests,
+        waiting=waiting,
         engine=engine,
         chat=chat,
         lawyers=lawyers,

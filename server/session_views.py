@@ -8,18 +8,21 @@ where the wallet ends.
 from typing import Annotated, Any, Final
 
 from billing_engine.consultations.model import (
-    VISIBLE,
+    PUBLIC,
     EndReason,
     SessionEvent,
     SessionView,
     Status,
     TimelineRow,
 )
+from billing_engine.consultations.request_model import RequestState, state_of
 from billing_engine.money import ASSETS, format_minor
 from server.wire import Instant, MoneyOut, WireModel, one_of, rfc3339
 
-StatusOut = Annotated[str, one_of(status for status in Status if status in VISIBLE)]
+StatusOut = Annotated[str, one_of(status for status in Status if status in PUBLIC)]
 EndReasonOut = Annotated[str, one_of(EndReason)]
+#: Of the request itself: ANSWERED_ELSEWHERE is only what a device hears.
+RequestStateOut = Annotated[str, one_of(s for s in RequestState if s is not RequestState.ANSWERED_ELSEWHERE)]
 LAWYER_SEES_REMAINING_FROM_S: Final = 120
 
 
@@ -44,8 +47,9 @@ class MessageBrief(WireModel):
 class SessionOut(WireModel):
     """A consultation. `remainingSeconds` counts the whole wallet from now; it is null where the viewer may not know it.
 
-    `remainingBalance` is the user's spendable money, for the user and admins. `refundedAmount` is what of `totalAmount` was given
-    back since; lists and `GET /consult/{id}` have it.
+    `requestState` is where the request is, and null with lawyers who accept by themselves; until `deadline` the answer must be there,
+    and once it is ACCEPTED both people. `remainingBalance` is the user's spendable money, for the user and admins. `refundedAmount`
+    is what of `totalAmount` was given back since; lists and `GET /consult/{id}` have it.
     """
 
     session_id: str
@@ -61,6 +65,8 @@ class SessionOut(WireModel):
     total_amount: MoneyOut
     ended_at: Instant | None
     end_reason: EndReasonOut | None
+    request_state: RequestStateOut | None = None
+    deadline: Instant | None = None
     max_amount: MoneyOut | None = None
     remaining_balance: MoneyOut | None = None
     refunded_amount: MoneyOut | None = None
@@ -74,6 +80,7 @@ def session_out(view: SessionView, viewer_id: str, **more: Any) -> SessionOut:
     session = view.session
     asset = ASSETS[session.currency]
     is_lawyer = viewer_id == session.lawyer_id
+    request_state = state_of(session)
     return SessionOut(
         session_id=session.id,
         user_id=session.user_id,
@@ -88,6 +95,8 @@ def session_out(view: SessionView, viewer_id: str, **more: Any) -> SessionOut:
         total_amount=format_minor(view.total_minor, asset),
         ended_at=session.ended_at_ms,
         end_reason=session.end_reason.value if session.end_reason is not None else None,
+        request_state=None if request_state is None else request_state.value,
+        deadline=session.deadline_ms,
         max_amount=None if is_lawyer or session.max_minor is None else format_minor(session.max_minor, asset),
         remaining_balance=None if is_lawyer else format_minor(view.wallet_minor, asset),
         **more,

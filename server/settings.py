@@ -160,6 +160,10 @@ class Settings(BaseSettings):
     min_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     commission_percent: str = "0"
     retention_chat_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+    ring_seconds: Annotated[int, Field(ge=5, le=600)] = 45
+    join_seconds: Annotated[int, Field(ge=5, le=600)] = 60
+    turn_seconds: Annotated[int, Field(ge=5, le=3_600)] = 120
+    queue_limit: Annotated[int, Field(ge=1, le=500)] = 20
     abandon_seconds: Annotated[int, Field(ge=10, le=86_400)] = 120
     fair_metering: Literal["on", "off"] = "on"
     peer_grace_seconds: Annotated[int, Field(ge=1, le=600)] = 15

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from billing_engine.consultations.billing import ENTRY_KIND, hold_id_of
 from billing_engine.consultations.meter import Meter, served_ms_of
-from billing_engine.consultations.model import FINISHED, LIVE, Session, Status, TimelineRow
+from billing_engine.consultations.model import BILLED, LIVE, UNSERVED, Session, Status, TimelineRow
 from billing_engine.consultations.settlement import ended_record, trail_rows
 from billing_engine.errors import InvariantBroken
 from billing_engine.ledger.accounts import wallet_of
@@ -14,7 +14,6 @@ from billing_engine.money import commission_of, price
 from billing_engine.verification import Findings
 
 _PREFIX = hold_id_of("")
-ENDED = FINISHED - {Status.ABORTED}
 
 
 def audit_consultations(
@@ -46,7 +45,7 @@ def audit_consultations(
         elif session.status is Status.STARTING:
             age = _age(session.created_at_ms, now_ms)
             found.waits("a start is finished or given back", session.id, f"begun {age}")
-        elif session.status in ENDED:
+        elif session.status in BILLED:
             _check_outcome(session, entry, rows[session.id], found)
     for entry in entries.values():
         if entry.kind == ENTRY_KIND:
@@ -91,10 +90,10 @@ def _check_hold(
         session.id,
         f"held {hold.amount_minor}, served {meter.bill_minor(meter.evidence_at_ms)}",
     )
-    if session.status is Status.ABORTED:
+    if session.status is Status.ABORTED or session.status in UNSERVED:
         found.waits("a start that was given back has no hold", session.id, hold_id)
         return
-    ended = session.status in FINISHED
+    ended = session.status in BILLED
     found.require(
         not ended, "a finished session has no hold", session.id, f"{session.status}, {hold.amount_minor} held"
     )

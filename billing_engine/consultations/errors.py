@@ -56,6 +56,47 @@ class StartAborted(Conflict):
     detail = "The consultation could not be started and nothing was charged. Start again."
 
 
+class RequestClosed(Conflict):
+    """The request was answered, cancelled or missed before: what is asked for comes too late."""
+
+    code = "REQUEST_CLOSED"
+    detail = "The request is not open any more."
+
+
+class AnsweredElsewhere(Conflict):
+    """Another device of the lawyer has accepted the request."""
+
+    code = "ANSWERED_ELSEWHERE"
+    detail = "Another device has accepted this request."
+
+
+class WaitingListClosed(Conflict):
+    """The lawyer takes no waiting list, or is not there to have one."""
+
+    code = "WAITING_LIST_CLOSED"
+    detail = "The lawyer has no waiting list now."
+
+
+class WaitingListFull(Conflict):
+    """As many are waiting as may wait."""
+
+    code = "WAITING_LIST_FULL"
+    detail = "Too many people are waiting for this lawyer already."
+
+
+class LawyerFree(Conflict):
+    """Nobody need wait: a consultation can be started now."""
+
+    code = "LAWYER_FREE"
+    detail = "The lawyer is free. Start a consultation instead of waiting."
+
+
+class NotWaiting(NotFound):
+    """The caller does not wait for this lawyer."""
+
+    detail = "You are not waiting for this lawyer."
+
+
 class MaxAmountTooSmall(Invalid):
     """`maxAmount` does not pay the minimum time."""
 

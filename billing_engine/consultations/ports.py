@@ -1,10 +1,11 @@
 """What consultations need from the outside, in their own words."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from billing_engine.consultations.attendance import Whereabouts
 from billing_engine.consultations.model import LawyerTerms, Session, SessionEvent, Status, TimelineRow
+from billing_engine.consultations.request_model import RequestEvent
 
 
 class Sessions(Protocol):
@@ -20,12 +21,26 @@ class Sessions(Protocol):
         """Compare-and-set: replace the record by `to` if its status is one of `expect`; whether it was."""
         ...
 
+    async def change(self, session_id: str, *, expect: frozenset[Status], **fields: Any) -> Session | None:
+        """Compare-and-set of the named fields alone: the new record, or None if its status is none of `expect`. What others write to
+        other fields meanwhile stays.
+        """
+        ...
+
     async def get_many(self, session_ids: Sequence[str]) -> dict[str, Session]:
         """Those that exist, by id."""
         ...
 
     async def unfinished(self) -> list[Session]:
-        """Every session that is STARTING, ACTIVE or PAUSED, oldest first."""
+        """Every session that is STARTING, ACCEPTED, ACTIVE or PAUSED, oldest first: whatever may have a hold."""
+        ...
+
+    async def in_states(self, statuses: frozenset[Status]) -> list[Session]:
+        """Every session in one of `statuses`, oldest first. For those that few sessions are in, and not for long."""
+        ...
+
+    async def newest_of_lawyer(self, lawyer_id: str, *, limit: int) -> list[Session]:
+        """The lawyer's records, whatever their status, newest first."""
         ...
 
     async def starting(self) -> list[Session]:
@@ -162,6 +177,10 @@ class Lawyers(Protocol):
 
     async def terms(self, lawyer_id: str) -> LawyerTerms | None: ...
 
+    async def set_away(self, lawyer_id: str, *, online_at_ms: int) -> bool:
+        """Take the lawyer offline unless they came online again since `online_at_ms`; whether this did it."""
+        ...
+
 
 class Standing(Protocol):
     """Whose account is shut. Shutting one writes that first and looks for the person's session second."""
@@ -191,3 +210,17 @@ class Announcer(Protocol):
     """Tells both parties. Never waits and never raises: billing does not depend on who listens."""
 
     def announce(self, event: SessionEvent) -> None: ...
+
+
+class RequestNews(Protocol):
+    """Tells people of requests, turns and places. Never waits and never raises; may be lost: what is told can be looked up."""
+
+    def tell(self, event: RequestEvent) -> None: ...
+
+
+class Attendance(Protocol):
+    """Who is looking at a session's conversation now."""
+
+    async def absent(self, session_id: str, people: Sequence[str]) -> frozenset[str]:
+        """Those of `people` who are known not to be there. Nobody, where that is not known."""
+        ...

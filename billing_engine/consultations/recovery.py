@@ -7,7 +7,7 @@ is adopted by a write that moves its epoch; one whose hold is closed is settled 
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -24,7 +24,8 @@ from billing_engine.consultations.billing import (
 )
 from billing_engine.consultations.engine import RETRY_MS, Engine
 from billing_engine.consultations.errors import StillFunded, Unattended
-from billing_engine.consultations.model import EndReason, Session, Status
+from billing_engine.consultations.meter import Meter
+from billing_engine.consultations.model import LIVE, EndReason, Session, Status, Step, states_before
 from billing_engine.consultations.ports import Locks, Rooms, Sessions
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.service import Consultations
@@ -82,7 +83,9 @@ class Recovery:
             (
                 session
                 for session in unfinished
-                if not self._is_cared_for(session, owners.get(hold_id_of(session.id), ""), alive)
+                # Without a hold a request's time is its own.
+                if (session.status is not Status.ACCEPTED or hold_id_of(session.id) in owners)
+                and not self._is_cared_for(session, owners.get(hold_id_of(session.id), ""), alive)
             ),
             alive,
         )
@@ -106,6 +109,8 @@ class Recovery:
         evidence = await self._rooms.evidence_ms([session.id for session in live])
 
         async def recover(session: Session) -> bool:
+            if session.status is Status.ACCEPTED and self._is_not_held_by_others(session, accounts):
+                return False
             if session.status in _NOT_BEGUN:
                 await self._give_back(session)
                 return False
@@ -123,6 +128,12 @@ class Recovery:
             elif isinstance(result, BaseException):
                 raise result
         return len(adopted)
+
+    def _is_not_held_by_others(self, session: Session, accounts: Mapping[str, Account]) -> bool:
+        """Of a request: nobody holds for it yet, or this process does, and is about to begin it. Either is the requests' business."""
+        account = accounts.get(wallet_of(session.user_id))
+        hold = account.holds.get(hold_id_of(session.id)) if account is not None else None
+        return hold is None or hold.owner == self._consultations.owner
 
     async def _give_back(self, session: Session) -> None:
         """Unless a repeat of the start, at another process, has made it its own since it was looked at. One that is being given back
@@ -142,12 +153,30 @@ class Recovery:
             return False
         if hold.owner == self._consultations.owner:
             return self._find_again(session, bill_of(account, hold))
-        if hold.owner in alive:
+        begun = None if hold.owner in alive else await self._begun(session, hold)
+        if begun is None:
             return False
+        session = begun
         if not self._serves:
             await self._abandon_if_due(session, hold, evidence_ms)
             return False
         return await self._go_on(session, hold, evidence_ms)
+
+    async def _begun(self, session: Session, hold: Hold) -> Session | None:
+        """The session as its hold has it; None if it is over. Of an ACCEPTED one the first slice was held by a process that died
+        before the record said so: the hold is what counts.
+        """
+        if session.status is not Status.ACCEPTED:
+            return session
+        begun = await self._sessions.change(
+            session.id,
+            expect=states_before(Step.BEGIN),
+            status=Status.ACTIVE,
+            started_at_ms=Meter.of_facts(hold.facts).started_at_ms,
+            deadline_ms=None,
+        )
+        begun = begun or await self._sessions.get(session.id)
+        return begun if begun is not None and begun.status in LIVE else None
 
     async def _go_on(self, session: Session, hold: Hold, evidence_ms: int) -> bool:
         """Adopt it and bill it here; whether that was to be."""

@@ -13,6 +13,9 @@ class Rules:
     the time of its own commit unpaid (LEDGER 3). `slot_ms` groups ticks so that they meet in one commit; deadlines of money
     are never rounded. A process beats every sixth of `lease_ms`; unmoved for all of it, its lease is stale to whoever has watched it.
     Somebody who had joined and is lost for `peer_grace_ms` pauses the session, for `peer_gone_ms` ends it.
+
+    A request rings for `ring_ms`; then both have `join_ms` to join. `missed_rings` in a row take a lawyer offline. A turn of the
+    waiting list, which takes `queue_limit` people, is kept for `turn_ms`.
     """
 
     asset: Asset = INR
@@ -29,6 +32,11 @@ class Rules:
     lock_ttl_ms: int = 60_000
     lease_ms: int = 1_200
     warnings_s: tuple[int, ...] = (120, 60, 30)
+    ring_ms: int = 45_000
+    join_ms: int = 60_000
+    turn_ms: int = 120_000
+    queue_limit: int = 20
+    missed_rings: int = 2
 
     @property
     def beat_ms(self) -> int:

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import secrets
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from billing_engine.clock import Clock
-from billing_engine.consultations.billing import Bill, bill_of, hold_id_of, needed_minor, open_session
+from billing_engine.consultations.billing import bill_of, hold_id_of, needed_minor
 from billing_engine.consultations.engine import Engine
 from billing_engine.consultations.errors import (
     InsufficientBalance,
@@ -16,14 +17,16 @@ from billing_engine.consultations.errors import (
     LawyerNotVerified,
     LawyerOffline,
     MaxAmountTooSmall,
+    RequestClosed,
     SessionNotFound,
     StartAborted,
     UserBusy,
 )
-from billing_engine.consultations.meter import Meter
 from billing_engine.consultations.model import (
+    ASKED,
     FINISHED,
     LIVE,
+    UNSERVED,
     VISIBLE,
     EndReason,
     LawyerTerms,
@@ -35,6 +38,7 @@ from billing_engine.consultations.model import (
     TimelineRow,
     states_before,
 )
+from billing_engine.consultations.opening import hold_first_slice
 from billing_engine.consultations.ports import (
     Claims,
     Lawyers,
@@ -44,6 +48,7 @@ from billing_engine.consultations.ports import (
     Standing,
     Timeline,
 )
+from billing_engine.consultations.requests import Requests
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.settlement import (
@@ -55,9 +60,10 @@ from billing_engine.consultations.settlement import (
     user_claim,
 )
 from billing_engine.consultations.views import final_view, live_view
+from billing_engine.consultations.waiting import WaitingLists
 from billing_engine.errors import BillingError, InvariantBroken, Unavailable
 from billing_engine.ledger.accounts import wallet_of
-from billing_engine.ledger.model import Entry, HoldGone, KeyVoided
+from billing_engine.ledger.model import Entry
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import affordable_seconds, price
 
@@ -84,8 +90,14 @@ class Consultations:
         owner: str | None = None,
         standing: Standing | None = None,
         elsewhere: ServedElsewhere | None = None,
+        requests: Requests | None = None,
+        waiting: WaitingLists | None = None,
     ) -> None:
-        """Without `standing` nobody's account is ever shut; without `elsewhere` no other process serves anybody."""
+        """Without `standing` nobody's account is ever shut; without `elsewhere` no other process serves anybody; without `requests`
+        no lawyer is asked first; without `waiting` nobody waits.
+        """
+        self._requests = requests
+        self._waiting = waiting
         self._elsewhere = elsewhere
         self._ledger = ledger
         self._clock = clock
@@ -106,14 +118,23 @@ class Consultations:
     async def start(
         self, *, user_id: str, lawyer_id: str, operation_id: str, max_minor: int | None = None
     ) -> SessionView:
-        """Start a consultation; the session's id is the operation's, so that a repeat finds what the first run made.
+        """Start a consultation, or ring a lawyer who wants to be asked; the session's id is the operation's, so that a repeat finds
+        what the first run made.
 
         Raises, in this order and changing nothing: LawyerNotFound, MaxAmountTooSmall, InsufficientBalance,
         LawyerNotVerified, LawyerOffline, UserBusy, LawyerBusy. StartAborted: an earlier run of this operation was given back.
         Unavailable: nobody knows how far it came; a repeat finishes it, or after a while it is given back.
         """
         # Shielded: a client that hangs up half-way must not stop the start half-way.
-        return await asyncio.shield(self._start(user_id, lawyer_id, operation_id, max_minor))
+        return await asyncio.shield(self._start_in_turn(user_id, lawyer_id, operation_id, max_minor))
+
+    async def _start_in_turn(
+        self, user_id: str, lawyer_id: str, operation_id: str, max_minor: int | None
+    ) -> SessionView:
+        view = await self._start(user_id, lawyer_id, operation_id, max_minor)
+        if self._waiting is not None:
+            await self._waiting.served(view.session)
+        return view
 
     async def _start(
         self, user_id: str, lawyer_id: str, operation_id: str, max_minor: int | None
@@ -132,6 +153,7 @@ class Consultations:
                 status=Status.STARTING,
                 created_at_ms=self._clock.now_ms(),
                 owner=self.owner,
+                asked=not terms.auto_accept and self._requests is not None,
             )
         else:
             # The process that began it may be dead: from now on whoever gives back what the dead have left waits for this one.
@@ -140,13 +162,20 @@ class Consultations:
                 return await self._begun(session.id)
         await self._lock(session)
         try:
-            bill = await self._reserve(session)
+            await self._reserve(session)
+            if session.asked and self._requests is not None:
+                return await self._ask(session, self._requests)
+            bill = await hold_first_slice(
+                session, ledger=self._ledger, clock=self._clock, rules=self._rules, owner=self.owner
+            )
             started = replace(session, status=Status.ACTIVE, started_at_ms=bill.meter.started_at_ms)
-            if bill.fence.owner != self.owner:
+            foreign = bill.fence.owner != self.owner
+            if foreign:
                 # Another process opened it and may be dead by now. Nobody bills under a name that is not his own.
                 await self.give_back(session)
-                return await self._begun(session.id)
-            if not await self._sessions.move(session.id, expect=states_before(Step.OPEN), to=started):
+            if foreign or not await self._sessions.move(
+                session.id, expect=states_before(Step.OPEN), to=started
+            ):
                 return await self._begun(session.id)
         except BillingError as failed:
             await self._fall_back(session, failed)
@@ -155,6 +184,10 @@ class Consultations:
         if await self._shut_out(started):
             return await self._view(await self._sessions.get(session.id) or started)
         return live_view(started, bill, self._clock.now_ms())
+
+    async def _ask(self, session: Session, requests: Requests) -> SessionView:
+        asked = await requests.ask(session)
+        return await self._begun(session.id) if asked is None else await self._view(asked)
 
     async def _shut_out(self, session: Session) -> bool:
         """End a session that began while one of its two accounts was being shut; whether it was.
@@ -189,7 +222,9 @@ class Consultations:
         return await self._view(session)
 
     async def _take_up(self, session: Session) -> None:
-        """Bill a running session of this process whose start never heard that it had come through."""
+        """Bill a running session of this process whose start never heard that it had come through; ring, if it is a request."""
+        if session.status in ASKED and session.owner == self.owner and self._requests is not None:
+            self._requests.take_up(session)
         if session.status not in LIVE or self._engine.is_live(session.id):
             return
         account = await self._ledger.account(wallet_of(session.user_id), session.currency)
@@ -241,9 +276,14 @@ class Consultations:
             raise LawyerOffline(lawyer=lawyer_id)
         if busy is not None:
             raise UserBusy(session=busy)
-        if await self._holder(lawyer_claim(lawyer_id)) is not None:
+        if not await self._is_open_to(user_id, terms):
             raise LawyerBusy(lawyer=lawyer_id)
         return terms
+
+    async def _is_open_to(self, user_id: str, terms: LawyerTerms) -> bool:
+        if self._waiting is not None:
+            return await self._waiting.is_open_to(user_id, terms)
+        return await self._holder(lawyer_claim(terms.id)) is None
 
     async def _holder(self, person: str) -> str | None:
         """The unfinished session that a person is in."""
@@ -280,38 +320,19 @@ class Consultations:
             await self._locks.release((name,), holder)
         return True
 
-    async def _reserve(self, session: Session) -> Bill:
-        """Row, claims, conversation, hold, in this order: a crash after any of them leaves a STARTING row that names the rest."""
+    async def _reserve(self, session: Session) -> None:
+        """Row, claims, conversation, in this order, before the hold: a crash after any of them leaves a STARTING row that names the
+        rest.
+        """
         await self._sessions.add(session)
-        await self._claim(user_claim(session.user_id), session.id, UserBusy)
-        await self._claim(lawyer_claim(session.lawyer_id), session.id, LawyerBusy)
+        await self._claim(user_claim(session.user_id), session, UserBusy)
+        await self._claim(lawyer_claim(session.lawyer_id), session, LawyerBusy)
         await self._rooms.open(
             session.id, user_id=session.user_id, lawyer_id=session.lawyer_id, at_ms=session.created_at_ms
         )
-        now_ms = self._clock.now_ms()
-        meter = Meter(
-            user_id=session.user_id,
-            lawyer_id=session.lawyer_id,
-            rate_minor_per_min=session.rate_minor_per_min,
-            commission_bp=session.commission_bp,
-            max_minor=session.max_minor,
-            started_at_ms=now_ms,
-            served_ms=0,
-            running_since_ms=now_ms,
-            evidence_at_ms=now_ms,
-        )
-        change = partial(
-            open_session, session_id=session.id, meter=meter, owner=self.owner, rules=self._rules
-        )
-        try:
-            bill: Bill = await self._ledger.change(
-                wallet_of(session.user_id), session.currency, change, source=hold_id_of(session.id)
-            )
-        except (KeyVoided, HoldGone) as exc:
-            raise StartAborted(session=session.id) from exc
-        return bill
 
-    async def _claim(self, person: str, session_id: str, busy: type[UserBusy | LawyerBusy]) -> None:
+    async def _claim(self, person: str, session: Session, busy: type[UserBusy | LawyerBusy]) -> None:
+        session_id = session.id
         holder = await self._claims.take(person, session_id)
         if holder is None:
             return
@@ -321,9 +342,17 @@ class Consultations:
             await self.give_back(other)
             if await self._claims.take(person, session_id) is None:
                 return
-        elif (other is None or other.status in FINISHED) and await self._claims.replace(
+        elif other is not None and other.status in UNSERVED and self._requests is not None:
+            # The same: what may have been held for it goes first.
+            await self._requests.finish_left_behind(other)
+            if await self._claims.take(person, session_id) is None:
+                return
+        elif _may_be_replaced(other, session.user_id) and await self._claims.replace(
             person, finished_session_id=holder, session_id=session_id
         ):
+            if other is not None and other.status is Status.TURN:
+                # It was used, and is over; if it ends in this instant, its end finds the claim gone on.
+                await self._sessions.change(holder, expect=states_before(Step.LAPSE), status=Status.PASSED)
             return
         raise busy()
 
@@ -343,6 +372,8 @@ class Consultations:
         for session in (await self._sessions.get_many(claimed)).values():
             if session.status is Status.ABORTED:
                 await self.give_back(session)
+            elif session.status in UNSERVED and self._requests is not None:
+                await self._requests.finish_left_behind(session)
             elif session.status in FINISHED:
                 await self._settlement.release(session)
 
@@ -356,6 +387,11 @@ class Consultations:
             Unavailable: ask again; the outcome will be the same.
         """
         session = await self.own(session_id, caller_id=caller_id, is_admin=is_admin)
+        if session.status in ASKED and self._requests is not None:
+            await self._end_request(self._requests, session, caller_id)
+            session = await self.own(session_id, caller_id=caller_id, is_admin=is_admin)
+        if session.status in UNSERVED:
+            return await self._view(session)
         if session.status in LIVE:
             reason = EndReason.ADMIN_ENDED
             if caller_id == session.user_id:
@@ -371,8 +407,25 @@ class Consultations:
         # All of it from the entry, the wallet as it was too: a later recharge must not change the answer.
         return final_view(ended_record(session, entry), entry.facts["walletAfter"])
 
+    async def _end_request(self, requests: Requests, session: Session, caller_id: str) -> None:
+        """To end a request is to cancel or to decline it. One that begins in the same instant is ended as what it has become."""
+        reason = EndReason.ADMIN_ENDED
+        if caller_id == session.user_id:
+            reason = EndReason.USER_CANCELLED
+        elif caller_id == session.lawyer_id:
+            reason = EndReason.LAWYER_DECLINED
+        with suppress(RequestClosed):
+            await requests.close(session, reason)
+
     async def end_for_account(self, person_id: str) -> None:
-        """End the person's running session because the account was disabled."""
+        """End the person's running session, or close their open request, because the account was disabled."""
+        if self._requests is not None:
+            asked = await self.request_of(person_id)
+            if asked is not None:
+                with suppress(RequestClosed):
+                    await self._requests.close(asked.session, EndReason.ACCOUNT_DISABLED)
+        if self._waiting is not None:
+            await self._waiting.forget(person_id)
         view = await self.active_of(person_id)
         if view is not None:
             await asyncio.shield(self._engine.end(view.session, EndReason.ACCOUNT_DISABLED))
@@ -438,6 +491,13 @@ class Consultations:
                 return view if view.status in LIVE else None
         return None
 
+    async def request_of(self, person_id: str) -> SessionView | None:
+        """The open request of a user or to a lawyer."""
+        held = await self._claims.held([user_claim(person_id), lawyer_claim(person_id)])
+        found = await self._sessions.get_many(sorted(set(held.values())))
+        asked = next((session for session in found.values() if session.status in ASKED), None)
+        return None if asked is None else await self._view(asked)
+
     async def list_for(
         self, person_id: str, *, limit: int, before: tuple[int, str] | None
     ) -> list[SessionView]:
@@ -452,10 +512,7 @@ class Consultations:
             raise LawyerNotFound(lawyer=lawyer_id)
         wallet = await self._ledger.account(wallet_of(user_id), self._rules.asset.code)
         needed = needed_minor(terms.rate_minor_per_min, self._rules)
-        free = (
-            await self._holder(lawyer_claim(lawyer_id)) is None
-            and await self._holder(user_claim(user_id)) is None
-        )
+        free = await self._is_open_to(user_id, terms) and await self._holder(user_claim(user_id)) is None
         return Quote(
             lawyer_id=lawyer_id,
             rate_minor_per_min=terms.rate_minor_per_min,
@@ -478,3 +535,10 @@ class Consultations:
         if entry is None or "status" not in entry.facts:
             raise Unavailable(reason="the session's hold cannot be read", session=session.id)
         return final_view(ended_record(session, entry), account.spendable)
+
+
+def _may_be_replaced(other: Session | None, user_id: str) -> bool:
+    """Whether the claim of `other` is free for a start of this user: left behind by what is over, or kept for this very user."""
+    if other is None or other.status in FINISHED:
+        return True
+    return other.status is Status.TURN and other.user_id == user_id

@@ -5,7 +5,8 @@ not final yet makes recovery run all of them once more, and a claim of a final r
 """
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from billing_engine.consultations.model import (
     LAST_STEP,
@@ -31,6 +32,8 @@ class Settlement:
     rooms: Rooms
     claims: Claims
     locks: Locks
+    #: Called with each lawyer who was freed. A hint to look who is next: never waits, never raises.
+    on_freed: list[Callable[[str], None]] = field(default_factory=list)
 
     async def record(self, session: Session, entry: Entry) -> bool:
         """Complete the timeline, close the conversation, then make the session's record final; whether this call did that."""
@@ -48,6 +51,8 @@ class Settlement:
             await self.locks.release(lock_names(session.user_id, session.lawyer_id), session.id)
         except Unavailable as exc:
             log.warning("locks do not answer; they will expire: %r", exc, extra={"session_id": session.id})
+        for freed in self.on_freed:
+            freed(session.lawyer_id)
 
 
 def ended_record(session: Session, entry: Entry) -> Session:

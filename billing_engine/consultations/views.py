@@ -23,10 +23,10 @@ def live_view(session: Session, bill: Bill, now_ms: int) -> SessionView:
 
 
 def final_view(session: Session, wallet_minor: int) -> SessionView:
-    """A session that has ended."""
+    """A session that is not being served: it has ended, or its lawyer is still asked."""
     return SessionView(
         session=session,
-        status=session.status,
+        status=Status.REQUESTED if session.status is Status.ACCEPTED else session.status,
         duration_s=session.duration_s,
         total_minor=session.total_minor,
         paid_until_ms=None,

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from billing_engine.clock import Clock
 from billing_engine.consultations.errors import SessionNotEnded, SessionNotFound
-from billing_engine.consultations.model import LIVE, VISIBLE, Session
+from billing_engine.consultations.model import ASKED, BILLED, LIVE, Session
 from billing_engine.errors import Unavailable
 from billing_engine.ledger.rivals import ATTEMPTS, let_rivals_finish
 from billing_engine.ledger.service import Ledger
@@ -203,9 +203,13 @@ class Refunds:
     async def _ended(self, session_id: str, *, user_id: str | None = None) -> Session:
         session = await self._sessions.get(session_id)
         # One that never became a session is none to anybody.
-        if session is None or session.status not in VISIBLE or user_id not in (None, session.user_id):
+        if (
+            session is None
+            or session.status not in ASKED | LIVE | BILLED
+            or user_id not in (None, session.user_id)
+        ):
             raise SessionNotFound(session=session_id)
-        if session.status in LIVE:
+        if session.status not in BILLED:
             raise SessionNotEnded(session=session_id)
         return session
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from billing_engine.consultations.billing import hold_id_of
-from billing_engine.consultations.model import LIVE, VISIBLE, Session, SessionView
+from billing_engine.consultations.model import ASKED, LIVE, VISIBLE, Session, SessionView
 from billing_engine.ledger.accounts import company_wallet_of, earnings_of, wallet_of
 from billing_engine.ledger.model import key_of
 from billing_engine.ledger.ports import Line, Row
@@ -147,7 +147,12 @@ class AdminDesk:
             and wanted.lawyer_id in (None, session.lawyer_id)
             and wanted.reason in (None, session.end_reason)
             # Of a live one only the bill knows whether it is paused.
-            and (wanted.status in (None, session.status) or {wanted.status, session.status} <= LIVE)
+            and (
+                wanted.status in (None, session.status)
+                or {wanted.status, session.status} <= LIVE
+                # One whose people are on their way is shown as requested, too.
+                or {wanted.status, session.status} <= ASKED
+            )
         )
         if not fits:
             return None

@@ -78,7 +78,10 @@ class UsersQuery(PageQuery):
 class SessionsQuery(PageQuery):
     """Which sessions: those that were started from `from` on and before `to`."""
 
-    status: Literal["ACTIVE", "PAUSED", "ENDED", "FORCE_ENDED"] | None = None
+    status: (
+        Literal["REQUESTED", "ACTIVE", "PAUSED", "ENDED", "FORCE_ENDED", "DECLINED", "MISSED", "CANCELLED"]
+        | None
+    ) = None
     user_id: Id | None = None
     lawyer_id: Id | None = None
     reason: Annotated[EndReason, FromValue] | None = None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from billing_engine.consultations.model import VISIBLE, EndReason, LostReason, Status
+from billing_engine.consultations.model import PUBLIC, EndReason, LostReason, Status
 from chat.errors import ChatError
 from chat.event_types import EVERY_EVENT, ClientEvent, Failure, ServerEvent
 from chat.events import CLIENT_EVENTS, SERVER_EVENTS
@@ -20,13 +20,14 @@ INTERNAL: Final = "INTERNAL"
 TARGETS: Final[Mapping[str, str]] = {
     "session": "to every socket that has joined the session",
     "user": "to both parties, on every device they are connected with, joined or not",
+    "person": "to this person, on every device they are connected with",
     "socket": "to this socket",
     "company": "to every member of the company, on every device they are connected with",
 }
 #: Words that billing chooses and chat only passes on.
 _WORDS: Final[Mapping[tuple[str, str], Iterable[StrEnum]]] = {
     **{
-        (view, "status"): [status for status in Status if status in VISIBLE]
+        (view, "status"): [status for status in Status if status in PUBLIC]
         for view in ("BillView", "LowBalanceView", "PausedView")
     },
     **{(view, "reason"): [*EndReason, *LostReason] for view in ("BillView", "LowBalanceView", "PausedView")},

@@ -36,6 +36,7 @@ _TAGS: Final = {
     "payments": "What was to be paid through a gateway, and what became of it.",
     "lawyers": "Register, be verified, be found.",
     "consultations": "Start, watch and end a paid session.",
+    "requests": "Before a session: ask a lawyer who wants to be asked, wait for one who is busy.",
     "refunds": "A consultation's price given back, and asked back.",
     "chat": "The messages of a session. Live ones come over Socket.IO.",
     "reviews": "One to five stars after the end.",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from billing_engine.consultations.meter import FOLLOWS
-from billing_engine.consultations.model import END_STATUS, FINISHED, MOVES, VISIBLE, Status
+from billing_engine.consultations.model import END_STATUS, FINISHED, MOVES, PUBLIC, Status
 from chat.model import MOVES as DELIVERY_MOVES
 from chat.model import Delivery, ReceiptKind
 
@@ -22,7 +22,7 @@ _RECEIPTS: Final[Mapping[ReceiptKind, str]] = {
 def states_markdown() -> str:
     """The whole text."""
     reasons = "".join(f"| `{reason.value}` | `{status.value}` |\n" for reason, status in END_STATUS.items())
-    internal = ", ".join(f"`{status.value}`" for status in Status if status not in VISIBLE)
+    internal = ", ".join(f"`{status.value}`" for status in Status if status not in PUBLIC)
     return f"""\
 # States
 

@@ -8,6 +8,8 @@ from server.auth.reset_tokens import ResetTokens
 from server.notifications import letters
 from server.notifications.company_letters import KINDS as COMPANY_KINDS
 from server.notifications.company_letters import company_letter
+from server.notifications.consult_letters import KINDS as CONSULT_KINDS
+from server.notifications.consult_letters import consult_letter
 from server.notifications.model import Kind, Notice, Notification
 from server.notifications.payment_letters import KINDS, payment_letter
 from server.notifications.plan_letters import KINDS as PLAN_KINDS
@@ -21,6 +23,7 @@ _TABLED: Final = (
     dict.fromkeys(KINDS, payment_letter)
     | dict.fromkeys(COMPANY_KINDS, company_letter)
     | dict.fromkeys(PLAN_KINDS, plan_letter)
+    | dict.fromkeys(CONSULT_KINDS, consult_letter)
 )
 #: How long an invitation's token works: people are away, and somebody waits for nothing meanwhile.
 INVITATION_MS: Final = 7 * 86_400_000

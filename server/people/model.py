@@ -53,6 +53,12 @@ class LawyerProfile:
     is_verified: bool = False
     verification: Verification | None = None
     is_online: bool = False
+    #: Since when: of the last time that the lawyer said so. 0 of old records.
+    online_at_ms: int = 0
+    #: Whether a start begins at once; else the lawyer is asked first.
+    auto_accept: bool = True
+    #: Whether people may wait while the lawyer is busy.
+    waiting_list: bool = False
     #: The account is disabled or deleted: nobody finds the lawyer, and nobody starts with them.
     is_suspended: bool = False
     rating: Rating = Rating()
@@ -70,6 +76,8 @@ class ProfileChange:
     languages: tuple[str, ...] | None = None
     bar_council_number: str | None = None
     bio: str | None = None
+    auto_accept: bool | None = None
+    waiting_list: bool | None = None
 
     def asks_new_verification(self, profile: LawyerProfile) -> bool:
         """Whether it changes what the admin looked at: the name or the bar council number."""

@@ -46,8 +46,12 @@ class LawyerProfiles(Protocol):
         """
         ...
 
-    async def set_online(self, lawyer_id: str, *, is_online: bool) -> LawyerProfile | None:
+    async def set_online(self, lawyer_id: str, *, is_online: bool, at_ms: int) -> LawyerProfile | None:
         """The profile as it is now, None if there is no such lawyer."""
+        ...
+
+    async def set_away(self, lawyer_id: str, *, online_at_ms: int) -> bool:
+        """Offline, if the lawyer has not said to be online since `online_at_ms`; whether this did it."""
         ...
 
     async def set_suspended(self, lawyer_id: str, *, is_suspended: bool) -> None:

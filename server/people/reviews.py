@@ -3,7 +3,7 @@
 import logging
 
 from billing_engine.clock import Clock
-from billing_engine.consultations.model import LIVE, Status
+from billing_engine.consultations.model import ASKED, BILLED, LIVE
 from billing_engine.errors import Unavailable
 from server.people.errors import AlreadyReviewed, SessionNotEnded, SessionNotFound
 from server.people.model import Place, Review
@@ -33,10 +33,10 @@ class ReviewService:
         session = await self._sessions.get(session_id)
         if session is None or session.user_id != user_id:
             raise SessionNotFound(session=session_id)
-        if session.status in LIVE:
+        if session.status in LIVE | ASKED:
             raise SessionNotEnded(session=session_id)
-        if session.status in (Status.STARTING, Status.ABORTED):
-            # Clients never saw these: nobody was served.
+        if session.status not in BILLED:
+            # Nobody was served.
             raise SessionNotFound(session=session_id)
         review = Review(
             session_id=session_id,

@@ -161,7 +161,12 @@ class LawyerService:
         Raises:
             LawyerNotFound: this account has no lawyer's profile.
         """
-        return _found(await self._profiles.set_online(lawyer_id, is_online=is_online), lawyer_id)
+        at_ms = self._clock.now_ms()
+        return _found(await self._profiles.set_online(lawyer_id, is_online=is_online, at_ms=at_ms), lawyer_id)
+
+    async def set_away(self, lawyer_id: str, *, online_at_ms: int) -> bool:
+        """Billing's `Lawyers` port: offline for not answering, unless the lawyer has come online again since."""
+        return await self._profiles.set_away(lawyer_id, online_at_ms=online_at_ms)
 
     async def change_profile(self, lawyer_id: str, change: ProfileChange) -> LawyerProfile:
         """Write the named fields. A new name or bar council number asks for a new verification: the old
@@ -257,6 +262,9 @@ class LawyerService:
             rate_minor_per_min=profile.rate_minor_per_min,
             is_verified=profile.is_verified,
             is_online=profile.is_online,
+            auto_accept=profile.auto_accept,
+            has_waiting_list=profile.waiting_list,
+            online_at_ms=profile.online_at_ms,
         )
 
     async def card(self, profile: LawyerProfile) -> LawyerCard:

@@ -109,6 +109,8 @@ class ProfileBody(WireModel):
     languages: Labels | None = None
     bar_council_number: BarCouncilNumber | None = None
     bio: Prose | None = None
+    auto_accept: bool | None = None
+    waiting_list: bool | None = None
 
 
 class VerifyBody(WireModel):
@@ -163,7 +165,9 @@ class VerdictView(WireModel):
 
 
 class LawyerView(WireModel):
-    """A lawyer. `barCouncilNumber` and `verification` are null but for the lawyer and for admins."""
+    """A lawyer. Without `autoAccept` a start rings and waits for an answer; with `waitingList` one may wait while the lawyer is busy.
+    `barCouncilNumber` and `verification` are null but for the lawyer and for admins.
+    """
 
     id: str
     name: str
@@ -174,6 +178,8 @@ class LawyerView(WireModel):
     is_verified: bool
     is_online: bool
     is_busy: bool
+    auto_accept: bool
+    waiting_list: bool
     specializations: list[str]
     languages: list[str]
     bio: str
@@ -305,6 +311,8 @@ def _facts(card: LawyerCard, asset: Asset) -> dict[str, Any]:
         "is_verified": profile.is_verified,
         "is_online": profile.is_online,
         "is_busy": card.is_busy,
+        "auto_accept": profile.auto_accept,
+        "waiting_list": profile.waiting_list,
         "specializations": list(profile.specializations),
         "languages": list(profile.languages),
         "bio": profile.bio,

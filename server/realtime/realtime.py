@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from chat.namespace import ChatNamespace
+from chat.namespace import ChatNamespace, Handler
 from chat.ports import Authenticate
 from chat.presence import Presence, PresenceStore
 from chat.push import Push
@@ -75,9 +75,10 @@ class Realtime:
         authenticate: Authenticate,
         path: str = "socket.io",
         on_event: Callable[[str, str], None] = lambda _name, _outcome: None,
+        handlers: Mapping[str, Handler] | None = None,
     ) -> None:
         """Serve the chat at `path` of the application, from its start until its shutdown. Call once, before
-        it starts.
+        it starts. `handlers` serve the events that are not the chat's own.
         """
         self.namespace = ChatNamespace(
             chat=chat,
@@ -89,6 +90,7 @@ class Realtime:
             waiting=self.options.inbox_waiting,
             under_way=self.options.inbox_under_way,
             on_event=on_event,
+            handlers=handlers,
         )
         self.server.register_namespace(self.namespace)
         self.server.take = self.namespace.take

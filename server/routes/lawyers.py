@@ -63,6 +63,7 @@ async def register(call: Call[RegisterLawyerBody, None]) -> RegisteredLawyerView
 async def set_availability(call: Call[AvailabilityBody, None]) -> LawyerView:
     lawyers: LawyerService = call.services.lawyers
     profile = await lawyers.set_availability(call.caller.user_id, is_online=call.body.is_online)
+    call.services.waiting.look(profile.id)
     return LawyerView.own(await lawyers.card(profile), call.services.asset)
 
 
@@ -84,8 +85,11 @@ async def change_profile(call: Call[ProfileBody, None]) -> LawyerView:
         languages=None if body.languages is None else tuple(body.languages),
         bar_council_number=body.bar_council_number,
         bio=body.bio,
+        auto_accept=body.auto_accept,
+        waiting_list=body.waiting_list,
     )
     profile = await lawyers.change_profile(call.caller.user_id, change)
+    call.services.waiting.look(profile.id)
     return LawyerView.own(await lawyers.card(profile), call.services.asset)
 
 

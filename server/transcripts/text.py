@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from billing_engine.consultations.model import LIVE, TimelineRow
+from billing_engine.consultations.model import ASKED, LIVE, TimelineRow
 from billing_engine.money import ASSETS, format_minor
 from server.transcripts.model import Entry, Heading, Party, Spoken
 
@@ -52,7 +52,7 @@ class TextTranscript:
     def end(self, count: int) -> bytes:
         """What it cost, and that nothing is missing: a transcript without its last line was cut short."""
         view = self._heading.view
-        so_far = " so far" if view.status in LIVE else ""
+        so_far = " so far" if view.status in LIVE | ASKED else ""
         total = format_minor(view.total_minor, self._asset)
         return _lines(
             "",

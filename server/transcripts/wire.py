@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from billing_engine.consultations.model import LIVE, TimelineRow
+from billing_engine.consultations.model import ASKED, LIVE, TimelineRow
 from billing_engine.money import ASSETS, format_minor
 from chat.model import Delivery
 from server.auth.model import Role
@@ -115,7 +115,7 @@ class JsonTranscript:
             duration_seconds=view.duration_s,
             status=view.status.value,
             end_reason=None if view.session.end_reason is None else view.session.end_reason.value,
-            is_final=view.status not in LIVE,
+            is_final=view.status not in LIVE | ASKED,
             message_count=count,
         )
         return b'],"total":' + total.model_dump_json().encode() + b"}"

@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from billing_engine.consultations.model import FINISHED, LIVE, EndReason, Session, Status, TimelineRow
+from billing_engine.consultations.model import (
+    FINISHED,
+    LIVE,
+    VISIBLE,
+    EndReason,
+    Session,
+    Status,
+    TimelineRow,
+)
 from billing_engine.consultations.ports import Claims, Sessions, Timeline
 from billing_engine.errors import InvariantBroken
 
@@ -130,9 +138,65 @@ class SessionsContract:
 
         unfinished = await sessions.unfinished()
 
-        assert {session.status for session in unfinished} == set(Status) - FINISHED
+        # A request without a hold keeps its own time, and so does a turn.
+        assert {session.status for session in unfinished} == set(Status) - FINISHED - {
+            Status.REQUESTED,
+            Status.TURN,
+        }
         ages = [session.created_at_ms for session in unfinished]
         assert ages == sorted(ages)
+
+    async def test_a_change_of_some_fields_leaves_what_others_wrote(self, sessions: Sessions) -> None:
+        """Who joins while the lawyer accepts must not be forgotten: both would wait for each other."""
+        await sessions.add(a_session(status=Status.REQUESTED, asked=True, deadline_ms=5_000))
+        stale = await sessions.get("s1")
+        asked = frozenset({Status.REQUESTED, Status.ACCEPTED})
+
+        joined, accepted = await asyncio.gather(
+            sessions.change("s1", expect=asked, user_joined_at_ms=1_500),
+            sessions.change(
+                "s1", expect=asked, status=Status.ACCEPTED, accepted_by="phone", deadline_ms=9_000
+            ),
+        )
+
+        stored = await sessions.get("s1")
+        assert stale is not None
+        assert joined is not None
+        assert accepted is not None
+        assert stored == replace(
+            stale, status=Status.ACCEPTED, accepted_by="phone", deadline_ms=9_000, user_joined_at_ms=1_500
+        )
+        closing = {"status": Status.MISSED, "end_reason": EndReason.NO_ANSWER, "deadline_ms": None}
+        assert await sessions.change("s1", expect=frozenset({Status.REQUESTED}), **closing) is None
+        assert await sessions.change("nobody", expect=asked, **closing) is None
+        assert await sessions.get("s1") == stored
+
+    async def test_many_who_answer_at_once_change_one_request_once(self, sessions: Sessions) -> None:
+        await sessions.add(a_session(status=Status.REQUESTED, asked=True))
+        expect = frozenset({Status.REQUESTED})
+        answers = await asyncio.gather(
+            *(
+                sessions.change("s1", expect=expect, status=Status.ACCEPTED, accepted_by=f"device{number}")
+                for number in range(20)
+            )
+        )
+        (won,) = [answer for answer in answers if answer is not None]
+        assert await sessions.get("s1") == won
+
+    async def test_sessions_are_found_by_state_and_by_lawyer(self, sessions: Sessions) -> None:
+        for number, status in enumerate(Status):
+            await sessions.add(a_session(f"s{number:02d}", status=status, created_at_ms=1_000 + number))
+        await sessions.add(a_session("other", lawyer_id="l2", status=Status.TURN, created_at_ms=2_000))
+
+        found = await sessions.in_states(frozenset({Status.TURN, Status.REQUESTED}))
+        ages = [session.created_at_ms for session in found]
+        assert ages == sorted(ages)
+        assert len(found) == 3
+        assert {session.status for session in found} == {Status.TURN, Status.REQUESTED}
+        newest = await sessions.newest_of_lawyer("l1", limit=3)
+        assert [session.created_at_ms for session in newest] == [
+            1_000 + len(Status) - 1 - number for number in range(3)
+        ]
 
     async def test_unfinished_has_no_upper_bound(self, sessions: Sessions) -> None:
         """A page that is taken for the whole would leave the rest of the sessions unbilled after a restart."""
@@ -156,7 +220,7 @@ class SessionsContract:
 
         listed = await sessions.list_for("u1", limit=10, before=None)
 
-        assert {session.status for session in listed} == set(Status) - {Status.STARTING, Status.ABORTED}
+        assert {session.status for session in listed} == VISIBLE
 
     async def test_a_list_pages_newest_first_without_a_gap_or_a_repeat(self, sessions: Sessions) -> None:
         """Ties in time and rows that arrive between two pages are where paging by time alone goes wrong."""

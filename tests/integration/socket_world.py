@@ -11,7 +11,9 @@ import aiohttp
 import socketio
 from aiohttp import web
 
-from chat.errors import Unauthenticated
+from chat.connections import Connection
+from chat.consult_events import CLIENT_CONSULT_EVENTS
+from chat.errors import NotFound, Unauthenticated
 from chat.ports import Principal
 from chat.service import ChatService
 from server.realtime import Realtime, SocketOptions
@@ -59,6 +61,10 @@ class Gate:
             "reason": None,
             "lastSeq": 0,
         }
+
+
+async def _nothing(_connection: Connection, _request: Any) -> Any:
+    raise NotFound
 
 
 class ManualClock:
@@ -158,7 +164,9 @@ async def world(tmp_path: Path, options: SocketOptions | None = None) -> AsyncIt
         gate, clock = Gate(), ManualClock()
         chat = ChatService(store=store, gate=gate, push=realtime.push, clock=clock)
         app = web.Application()
-        realtime.attach(app, chat=chat, authenticate=authenticate)
+        # Who asks whom is billing's business, and there is none here: to everybody else's events there is nothing.
+        elsewhere = {event.name: _nothing for event in CLIENT_CONSULT_EVENTS}
+        realtime.attach(app, chat=chat, authenticate=authenticate, handlers=elsewhere)
         runner = web.AppRunner(app, shutdown_timeout=5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -74,7 +74,15 @@ FLAG_NAMES: Final = {
 
 SESSION: Final = {
     *("sessionId", "userId", "lawyerId", "ratePerMinute", "currency", "status", "startedAt", "paidUntil"),
-    *("remainingSeconds", "durationSeconds", "totalAmount", "endedAt", "endReason"),
+    *(
+        "remainingSeconds",
+        "durationSeconds",
+        "totalAmount",
+        "endedAt",
+        "endReason",
+        "requestState",
+        "deadline",
+    ),
 }
 #: Beyond the documented session; null where they do not belong.
 SESSION_MORE: Final = {
@@ -88,6 +96,7 @@ SESSION_MORE: Final = {
 LAWYER: Final = {"id", "name", "ratePerMinute", "rating", "reviewCount", "isVerified", "isOnline", "isBusy"}
 LAWYER_MORE: Final = {
     *("currency", "specializations", "languages", "bio", "createdAt", "barCouncilNumber", "verification"),
+    *("autoAccept", "waitingList"),
 }
 MESSAGE: Final = {
     *(

@@ -272,6 +272,41 @@ CALLS: Final = (
                                       "401    200   200    404   404     403        403     200", session_id="ended"),
     row("POST /consult/{session_id}/end",
                                       "401    404   404    404   404     403        403     404", session_id="unknown"),
+    # --- requests: one was declined, the other accepted and then cancelled; `user2` waits for `lawyer`
+    row("GET /consult/request",       "401    200   200    200   200     403        403     403"),
+    row("POST /consult/{session_id}/accept",
+                                      "401    403   200    403   404     403        403     403", session_id="cancelled"),
+    row("POST /consult/{session_id}/accept",
+                                      "401    403   409:REQUEST_CLOSED 403 404 403  403     403", session_id="declined"),
+    row("POST /consult/{session_id}/accept",
+                                      "401    403   404    403   404     403        403     403", session_id="running"),
+    row("POST /consult/{session_id}/decline",
+                                      "401    403   200    403   404     403        403     403", session_id="declined"),
+    row("POST /consult/{session_id}/decline",
+                                      "401    403   409:REQUEST_CLOSED 403 404 403  403     403", session_id="cancelled"),
+    row("POST /consult/{session_id}/decline",
+                                      "401    403   404    403   404     403        403     403", session_id="unknown"),
+    row("POST /consult/{session_id}/cancel",
+                                      "401    200   403    404   403     403        403     403", session_id="cancelled"),
+    row("POST /consult/{session_id}/cancel",
+                                      "401    409:REQUEST_CLOSED 403 404 403 403    403     403", session_id="declined"),
+    row("POST /consult/{session_id}/cancel",
+                                      "401    404   403    404   403     403        403     403", session_id="unknown"),
+    row("GET /consult/{session_id}",  "401    200   200    404   404     403        403     200", session_id="declined"),
+    row("POST /consult/{session_id}/end",
+                                      "401    200   200    404   404     403        403     200", session_id="declined"),
+    row("GET /admin/sessions/{session_id}",
+                                      "401    403   403    403   403     403        403     200", session_id="declined"),
+    row("POST /consult/queue",        "401    409:USER_BUSY 403 200   403     403        403     403", body={"lawyerId": "{lawyer}"}),
+    row("POST /consult/queue",        "401    409:WAITING_LIST_CLOSED 403 409:WAITING_LIST_CLOSED 403 403 403 403",
+        body={"lawyerId": "{lawyer2}"}),
+    row("POST /consult/queue",        "401    404   403    404   403     403        403     403", body={"lawyerId": "{unknown}"}),
+    row("GET /consult/queue",         "401    200   403    200   403     403        403     403"),
+    row("DELETE /consult/queue/{lawyer_id}",
+                                      "401    404   403    200   403     403        403     403", lawyer_id="lawyer"),
+    row("DELETE /consult/queue/{lawyer_id}",
+                                      "401    404   403    404   403     403        403     403", lawyer_id="unknown"),
+    row("GET /lawyer/queue",          "401    403   200    403   200     403        403     403"),
     # --- refunds
     row("POST /admin/consult/{session_id}/refund",
                                       "401    403   403    403   403     403        403     201",
@@ -590,6 +625,18 @@ EVENTS: Final = (
     event("leave_session", "running",     "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
     event("leave_session", "ended",       "ok        ok        NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
     event("leave_session", "unknown",     "NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND"),
+    # Roles before objects; none of these sessions is a request, and nobody is the lawyer.
+    *(
+        event(name, session, cells, lawyerId="nobody")
+        for session in ("running", "ended", "unknown")
+        for cells, names in (
+            ("NOT_FOUND FORBIDDEN NOT_FOUND FORBIDDEN FORBIDDEN FORBIDDEN FORBIDDEN",
+             ("consult:request", "consult:cancel", "consult:queue", "consult:unqueue")),
+            ("FORBIDDEN NOT_FOUND FORBIDDEN NOT_FOUND FORBIDDEN FORBIDDEN FORBIDDEN",
+             ("consult:accept", "consult:decline")),
+        )
+        for name in names
+    ),
 )
 # fmt: on
 
@@ -657,6 +704,7 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         ended2 = await user.start(lawyer.id)
         await api.advance(1)
         await user.end(ended2)
+        requests = await _requests(user, lawyer)
         running = await user.start(lawyer.id)
         left = await api.log_in(user.email)
         assert (await left.post("/auth/logout")).status == 200
@@ -698,7 +746,9 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
             made = await whose.post("/api/company/api-keys", {"name": "some", "scopes": ["usage", "read"]})
             ids[name] = made.json["keyId"]
         ids |= await _usage(api, company, company2)
-        ids |= {"running": running, "ended": ended, "unknown": new_id()}
+        ids |= {"running": running, "ended": ended, "unknown": new_id()} | requests
+        assert (await lawyer.patch("/lawyer/profile", {"waitingList": True})).status == 200
+        assert (await people["user2"].post("/consult/queue", {"lawyerId": lawyer.id})).status == 200
         ids["yesterday"] = "2025-12-31"
         ids["card"] = (await user.post("/payment-methods/setup")).json["paymentMethodId"]
         ids["ended2"] = ended2
@@ -720,6 +770,18 @@ async def a_town(directory: Path) -> AsyncIterator[Town]:
         # The receipts go out meanwhile.
         await api.idle()
         yield Town(api, people, nobodies, ids, keys)
+
+
+async def _requests(user: Person, lawyer: Person) -> dict[str, str]:
+    """One that the lawyer declined, and one that they accepted and the user then cancelled."""
+    assert (await lawyer.patch("/lawyer/profile", {"autoAccept": False})).status == 200
+    declined = await user.start(lawyer.id)
+    assert (await lawyer.post(f"/consult/{declined}/decline")).status == 200
+    cancelled = await user.start(lawyer.id)
+    assert (await lawyer.post(f"/consult/{cancelled}/accept")).status == 200
+    assert (await user.post(f"/consult/{cancelled}/cancel")).status == 200
+    assert (await lawyer.patch("/lawyer/profile", {"autoAccept": True})).status == 200
+    return {"declined": declined, "cancelled": cancelled}
 
 
 async def _usage(api: Api, company: Person, company2: Person) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from chat.event_types import Failure
 from chat.events import CLIENT_EVENTS
-from tests.integration.socket_world import SESSION, USER, World, gone, raw, world
+from tests.integration.socket_world import LAWYER, SESSION, USER, World, gone, raw, world
 
 
 @pytest.fixture
@@ -25,6 +25,12 @@ VALID: dict[str, dict[str, Any]] = {
     "mark_seen": {"sessionId": SESSION, "uptoSeq": 1},
     "typing": {"sessionId": SESSION, "isTyping": True},
     "leave_session": {"sessionId": SESSION},
+    "consult:request": {"lawyerId": LAWYER},
+    "consult:accept": {"sessionId": SESSION},
+    "consult:decline": {"sessionId": SESSION},
+    "consult:cancel": {"sessionId": SESSION},
+    "consult:queue": {"lawyerId": LAWYER},
+    "consult:unqueue": {"lawyerId": LAWYER},
 }
 #: Sent as JSON text, since a proper JSON library would not write all of it.
 NO_ID = ["null", "17", "true", "[]", "{}", '""', '"\\u0000"', '"नमस्ते"', '"a\\nb"', f'"{"x" * 129}"']
@@ -37,6 +43,20 @@ NO_BODY = [
     '"\\ud83d"', '"half \\udc00 pair"', "NaN",
 ]  # fmt: skip
 NO_BOOL = ["null", '"true"', "0", "1", "[]", "{}", '"\\u0000"', "NaN"]
+NO_AMOUNT = [
+    "17",
+    "true",
+    "[]",
+    "{}",
+    '""',
+    '"-1"',
+    '"1e3"',
+    '"1,50"',
+    '" 1"',
+    '"\\u0967"',
+    '"NaN"',
+    f'"{"9" * 13}"',
+]
 NO_IDS = [
     "null", '"a"', "17", "{}", "true", "[17]", "[null]", '[["a"]]', '[""]', '["\\u0000"]', f'["{"x" * 129}"]',
     json.dumps([str(k) for k in range(51)]),
@@ -44,7 +64,14 @@ NO_IDS = [
 NO_MESSAGE_ID = ["17", "true", "[]", "{}", '""', f'"{"x" * 257}"', '"\\ud83d"']
 
 CASES = [
-    *((event, "sessionId", bad) for event in VALID for bad in NO_ID),
+    *(
+        (event, name, bad)
+        for event in VALID
+        for name in ("sessionId", "lawyerId")
+        if name in VALID[event]
+        for bad in NO_ID
+    ),
+    *(("consult:request", "maxAmount", bad) for bad in NO_AMOUNT),
     *(("join_session", "afterSeq", bad) for bad in ["null", *NO_SEQ]),
     *(("join_session", "pendingIds", bad) for bad in NO_IDS),
     *(("send_message", "body", bad) for bad in NO_BODY),

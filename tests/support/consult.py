@@ -1,9 +1,10 @@
 """The consultation engine on a real SQLite file, with a clock that the test moves."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from billing_engine.consultations.engine import Engine
 from billing_engine.consultations.model import LawyerTerms, SessionEvent
 from billing_engine.consultations.ports import Peers
 from billing_engine.consultations.recovery import Recovery
+from billing_engine.consultations.request_model import RequestChanged, RequestEvent, state_of
+from billing_engine.consultations.requests import Requests
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.served import ServedElsewhere
 from billing_engine.consultations.service import Consultations
 from billing_engine.consultations.settlement import Settlement
 from billing_engine.consultations.takeover import WEB, Takeover
+from billing_engine.consultations.waiting import WaitingLists
 from billing_engine.credits.purchases import sale_of
 from billing_engine.ledger.service import Ledger
 from billing_engine.money import INR
@@ -31,6 +35,7 @@ from server.storage.repositories.leases import CollectionLeases
 from server.storage.repositories.payments import CollectionPayments
 from server.storage.repositories.sessions import CollectionSessions
 from server.storage.repositories.timeline import CollectionTimeline
+from server.storage.repositories.waiting import CollectionWaiting
 from server.storage.sqlite.collection import SqliteCollections
 from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
 from server.storage.sqlite.ledger import SqliteLedgerStore
@@ -45,12 +50,25 @@ class Terms:
         self.by_id: dict[str, LawyerTerms] = {}
 
     def add(
-        self, lawyer_id: str, rate_minor_per_min: int = 6_000, *, verified: bool = True, online: bool = True
+        self,
+        lawyer_id: str,
+        rate_minor_per_min: int = 6_000,
+        *,
+        verified: bool = True,
+        online: bool = True,
+        **more: Any,
     ) -> None:
-        self.by_id[lawyer_id] = LawyerTerms(lawyer_id, rate_minor_per_min, verified, online)
+        self.by_id[lawyer_id] = LawyerTerms(lawyer_id, rate_minor_per_min, verified, online, **more)
 
     async def terms(self, lawyer_id: str) -> LawyerTerms | None:
         return self.by_id.get(lawyer_id)
+
+    async def set_away(self, lawyer_id: str, *, online_at_ms: int) -> bool:
+        terms = self.by_id[lawyer_id]
+        if not terms.is_online or terms.online_at_ms != online_at_ms:
+            return False
+        self.by_id[lawyer_id] = replace(terms, is_online=False)
+        return True
 
 
 @dataclass
@@ -83,6 +101,23 @@ class Heard:
 
     def names(self, session_id: str | None = None) -> list[str]:
         return [e.name for e in self.events if session_id in (None, e.view.session.id)]
+
+
+@dataclass
+class HeardOfRequests:
+    """What was told of requests, in order."""
+
+    events: list[RequestEvent] = field(default_factory=list)
+
+    def tell(self, event: RequestEvent) -> None:
+        self.events.append(event)
+
+    def states(self, session_id: str) -> list[str]:
+        return [
+            str(state_of(event.session))
+            for event in self.events
+            if isinstance(event, RequestChanged) and event.session.id == session_id
+        ]
 
 
 class Punctuality:
@@ -174,6 +209,7 @@ class World:
         self.lawyers = Terms()
         self.rooms = QuietRooms()
         self.heard = Heard()
+        self.asked = HeardOfRequests()
         self.punctuality = Punctuality()
         self.crashed = False
         self.sockets = Sockets(clock)
@@ -206,6 +242,33 @@ class World:
         )
         self.sockets.presence.listen(lambda session_id, _: self.engine.heard_presence(session_id))
         self.elsewhere = ServedElsewhere(ledger=self.ledger, sessions=self.sessions, clock=self.clock)
+        owner = secrets.token_hex(8)
+        self.requests = Requests(
+            ledger=self.ledger,
+            clock=self.clock,
+            rules=self.rules,
+            sessions=self.sessions,
+            locks=self.locks,
+            lawyers=self.lawyers,
+            engine=self.engine,
+            settlement=self.settlement,
+            news=self.asked,
+            owner=owner,
+            may_live=lambda owner: self.takeover is not None and self.takeover.may_live(owner),
+        )
+        self.waiting = WaitingLists(
+            rows=wrap("waiting", await CollectionWaiting.open(collections)),
+            sessions=self.sessions,
+            claims=self.claims,
+            lawyers=self.lawyers,
+            clock=self.clock,
+            rules=self.rules,
+            news=self.asked,
+            owner=owner,
+            new_id=lambda: self.new_id("turn"),
+            may_live=lambda owner: self.takeover is not None and self.takeover.may_live(owner),
+        )
+        self.settlement.on_freed.append(self.waiting.look)
         self.consultations = Consultations(
             ledger=self.ledger,
             clock=self.clock,
@@ -218,6 +281,9 @@ class World:
             rooms=rooms,
             engine=self.engine,
             settlement=self.settlement,
+            owner=owner,
+            requests=self.requests,
+            waiting=self.waiting,
             elsewhere=None if self.role is None else self.elsewhere,
         )
         self.recovery = Recovery(
@@ -265,9 +331,14 @@ class World:
     async def start(self) -> int:
         """Start as the server does: redo, then take up the unfinished sessions."""
         await self.ledger.start()
-        return await (self.recovery.run() if self.takeover is None else self.takeover.begin())
+        taken_up = await (self.recovery.run() if self.takeover is None else self.takeover.begin())
+        await self.requests.sweep()
+        await self.waiting.sweep()
+        return taken_up
 
     async def stop(self) -> None:
+        await self.requests.stop()
+        await self.waiting.stop()
         if self.takeover is not None:
             await self.takeover.end()
         await self.engine.stop()
@@ -280,6 +351,9 @@ class World:
         self.crashed = True
         tasks = [live.task for live in self.engine._live.values()] + list(self.engine._settling.values())
         tasks.append(self.ledger.committer._worker)
+        for timer in (*self.requests._timers.values(), *self.waiting._timers.values()):
+            timer.cancel()
+        tasks += [*self.requests._tasks, *self.waiting._tasks]
         if self.takeover is not None:
             tasks += [self.takeover._task, self.takeover._sweeping, *self.takeover._burying.values()]
         for task in tasks:

@@ -5,15 +5,13 @@ from collections.abc import Iterable
 
 from billing_engine.consultations.billing import ENTRY_KIND, hold_id_of
 from billing_engine.consultations.meter import served_ms_of
-from billing_engine.consultations.model import FINISHED, LIVE, Session, Status
+from billing_engine.consultations.model import BILLED, LIVE, Session, Status
 from billing_engine.consultations.settlement import lawyer_claim, user_claim
 from billing_engine.ledger.accounts import wallet_of
 from billing_engine.ledger.model import Account, KeyState, has_document
 from billing_engine.money import price
 from server.storage.sqlite.ledger import all_accounts, all_rows
 from tests.support.consult import World
-
-UNSEEN = frozenset({Status.STARTING, Status.ABORTED})
 
 
 async def check_books(world: World) -> dict[str, Account]:
@@ -60,7 +58,7 @@ async def check_sessions(world: World, session_ids: Iterable[str], people: Itera
     expected |= {lawyer_claim(s.lawyer_id): s.id for s in sessions if s.id in live}
     assert claims == expected, "somebody is busy for ever, or an active session has lost its claim"
     for session in sessions:
-        if session.status in FINISHED and session.status not in UNSEEN:
+        if session.status in BILLED:
             await check_bill(world, session)
     return sessions
 

@@ -85,7 +85,7 @@ class People:
             verdict = Verification("admin", self.clock.now_ms(), None)
             await self.profiles.set_verification(profile.id, is_verified=True, verification=verdict)
         if online:
-            await self.profiles.set_online(profile.id, is_online=True)
+            await self.profiles.set_online(profile.id, is_online=True, at_ms=self.clock.now_ms())
         return profile
 
     async def a_session(self, lawyer_id: str, *, user_id: str = "u1", status: Status = Status.ENDED) -> str:

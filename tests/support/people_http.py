@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 
 from aiohttp.test_utils import TestClient, TestServer
 
+from billing_engine.consultations.rules import Rules
+from billing_engine.consultations.waiting import WaitingLists
 from billing_engine.money import INR
 from billing_engine.refunds.model import RefundBook
 from server.admin.audit import AuditLog
@@ -30,8 +32,10 @@ from server.storage.repositories.audit import CollectionAudit
 from server.storage.repositories.idempotency import CollectionIdempotency
 from server.storage.repositories.tokens import CollectionTokens
 from server.storage.repositories.users import CollectionAccounts
+from server.storage.repositories.waiting import CollectionWaiting
 from server.storage.sqlite.collection import SqliteCollections
 from server.storage.sqlite.engine import SqliteOptions, open_database
+from tests.support.consult import HeardOfRequests
 from tests.support.manual_clock import ManualClock
 from tests.support.people import KnownAccounts, People, people_on
 
@@ -126,7 +130,7 @@ class Api:
         if verified:
             await self.people.profiles.set_verification(lawyer_id, is_verified=True, verification=None)
         if online:
-            await self.people.profiles.set_online(lawyer_id, is_online=True)
+            await self.people.profiles.set_online(lawyer_id, is_online=True, at_ms=1)
         return lawyer_id, answer.json["accessToken"]
 
 
@@ -162,18 +166,31 @@ async def open_api(path: Path) -> AsyncIterator[Api]:
             grace_ms=10_000,
         )
         earned = KnownEarnings()
+        lawyer_service = LawyerService(
+            profiles=people.profiles,
+            ratings=people.ratings,
+            accounts=accounts,
+            busy=people.claims,
+            clock=clock,
+            new_id=new_id,
+        )
+        waiting = WaitingLists(
+            rows=await CollectionWaiting.open(collections),
+            sessions=people.sessions,
+            claims=people.claims,
+            lawyers=lawyer_service,
+            clock=clock,
+            rules=Rules(),
+            news=HeardOfRequests(),
+            owner="people",
+            new_id=new_id,
+        )
         services = SimpleNamespace(
             asset=INR,
             accounts=accounts,
             sign_ins=sign_ins,
-            lawyers=LawyerService(
-                profiles=people.profiles,
-                ratings=people.ratings,
-                accounts=accounts,
-                busy=people.claims,
-                clock=clock,
-                new_id=new_id,
-            ),
+            lawyers=lawyer_service,
+            waiting=waiting,
             reviews=people.reviews,
             earnings=EarningsService(
                 earnings=earned, refunded=NothingRefunded(), clock=clock, zone=ZoneInfo("Asia/Kolkata")
@@ -193,4 +210,5 @@ async def open_api(path: Path) -> AsyncIterator[Api]:
             async with TestClient(TestServer(app)) as client:
                 yield Api(client, people, accounts, sign_ins, earned)
         finally:
+            await waiting.stop()
             passwords.close()

@@ -97,6 +97,8 @@ def test_every_field_has_a_sample_that_says_something() -> None:
 def test_the_words_of_billing_are_listed() -> None:
     bill = DOCUMENT["components"]["schemas"]["BillView"]["properties"]
 
-    assert bill["status"]["enum"] == ["ACTIVE", "PAUSED", "ENDED", "FORCE_ENDED"]
+    assert bill["status"]["enum"] == [
+        "REQUESTED", "ACTIVE", "PAUSED", "ENDED", "FORCE_ENDED", "DECLINED", "MISSED", "CANCELLED",
+    ]  # fmt: skip
     assert "WALLET_EMPTY" in bill["reason"]["anyOf"][0]["enum"]
     assert {"type": "null"} in bill["walletBalance"]["anyOf"]

@@ -203,6 +203,8 @@ def test_everybody_sees_the_lawyer_but_not_the_papers() -> None:
         "name": "Asha Rao",
         "ratePerMinute": "45.50",
         "currency": "INR",
+        "autoAccept": True,
+        "waitingList": False,
         "rating": "4.50",
         "reviewCount": 2,
         "isVerified": True,

@@ -19,7 +19,7 @@ from server.storage.errors import DuplicateId
 LAWYERS: Final = CollectionSpec(
     name="lawyers",
     text=("name", "bar_council_number"),
-    integer=("rate_minor_per_min", "rating_centi", "rating_version", "created_at_ms"),
+    integer=("rate_minor_per_min", "rating_centi", "rating_version", "created_at_ms", "online_at_ms"),
     boolean=("is_verified", "is_online", "is_decided", "is_suspended"),
     lists=("specialization_keys", "language_keys"),
     indexes=(
@@ -77,8 +77,15 @@ class CollectionLawyers:
         verdict = _verification_doc(verification, is_verified=is_verified)
         return _maybe(await self._lawyers.update(lawyer_id, where=where, set_=verdict))
 
-    async def set_online(self, lawyer_id: str, *, is_online: bool) -> LawyerProfile | None:
-        return _maybe(await self._lawyers.update(lawyer_id, set_={"is_online": is_online}))
+    async def set_online(self, lawyer_id: str, *, is_online: bool, at_ms: int) -> LawyerProfile | None:
+        said = {"is_online": is_online} | ({"online_at_ms": at_ms} if is_online else {})
+        return _maybe(await self._lawyers.update(lawyer_id, set_=said))
+
+    async def set_away(self, lawyer_id: str, *, online_at_ms: int) -> bool:
+        # Old records say nothing of when, which is 0 to who reads them.
+        seen = online_at_ms or None
+        where = {"is_online": True, "online_at_ms": seen}
+        return await self._lawyers.update(lawyer_id, where=where, set_={"is_online": False}) is not None
 
     async def set_suspended(self, lawyer_id: str, *, is_suspended: bool) -> None:
         await self._lawyers.update(lawyer_id, set_={"is_suspended": is_suspended, "is_online": False})
@@ -161,6 +168,7 @@ def _doc(profile: LawyerProfile) -> Doc:
         "_id": profile.id,
         "created_at_ms": profile.created_at_ms,
         "is_online": profile.is_online,
+        "online_at_ms": profile.online_at_ms or None,
         "is_suspended": profile.is_suspended,
         "rating_version": profile.rating_version,
         **_change_doc(
@@ -171,6 +179,8 @@ def _doc(profile: LawyerProfile) -> Doc:
                 languages=profile.languages,
                 bar_council_number=profile.bar_council_number,
                 bio=profile.bio,
+                auto_accept=profile.auto_accept,
+                waiting_list=profile.waiting_list,
             )
         ),
         **_verification_doc(profile.verification, is_verified=profile.is_verified),
@@ -185,6 +195,8 @@ def _change_doc(change: ProfileChange) -> Doc:
         "rate_minor_per_min": change.rate_minor_per_min,
         "bar_council_number": change.bar_council_number,
         "bio": change.bio,
+        "auto_accept": change.auto_accept,
+        "waiting_list": change.waiting_list,
     }
     doc = {field: value for field, value in named.items() if value is not None}
     for field, labels, keys in (
@@ -225,6 +237,10 @@ def _profile(doc: Doc) -> LawyerProfile:
         is_verified=doc["is_verified"],
         verification=None if verdict is None else Verification(**verdict),
         is_online=doc["is_online"],
+        online_at_ms=doc.get("online_at_ms") or 0,
+        # No engine promises to keep a boolean that is not declared apart from 0 and 1.
+        auto_accept=bool(doc.get("auto_accept", True)),
+        waiting_list=bool(doc.get("waiting_list", False)),
         is_suspended=doc["is_suspended"],
         rating=Rating(doc["rating_sum"], doc["rating_count"]),
         rating_version=doc["rating_version"],

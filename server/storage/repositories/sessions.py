@@ -1,10 +1,11 @@
 """`Sessions` of the consultations room, over one collection."""
 
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Final
+from dataclasses import MISSING, fields
+from enum import StrEnum
+from typing import Any, Final
 
-from billing_engine.consultations.model import LIVE, VISIBLE, EndReason, Session, Status
+from billing_engine.consultations.model import ASKED, LIVE, VISIBLE, EndReason, Session, Status
 from billing_engine.errors import InvariantBroken
 from server.admin.model import SessionFilter
 from server.storage.collection import Collection, Collections, CollectionSpec, Doc
@@ -23,10 +24,12 @@ SESSIONS: Final = CollectionSpec(
     ),
 )
 
-_UNFINISHED: Final = sorted(status.value for status in {*LIVE, Status.STARTING})
+_UNFINISHED: Final = frozenset({*LIVE, Status.STARTING, Status.ACCEPTED})
 _VISIBLE: Final = sorted(status.value for status in VISIBLE)
 _PAGE: Final = 1_000
 _FIELDS: Final = tuple(field.name for field in fields(Session) if field.name != "id")
+#: Fields that older records lack, and what they mean there.
+_DEFAULTS: Final = {field.name: field.default for field in fields(Session) if field.default is not MISSING}
 
 
 class CollectionSessions:
@@ -57,23 +60,38 @@ class CollectionSessions:
         moved = await self._sessions.update(session_id, where={"status": {"in": expected}}, set_=_facts(to))
         return moved is not None
 
+    async def change(self, session_id: str, *, expect: frozenset[Status], **changes: Any) -> Session | None:
+        plain = {
+            name: value.value if isinstance(value, StrEnum) else value for name, value in changes.items()
+        }
+        expected = sorted(status.value for status in expect)
+        changed = await self._sessions.update(session_id, where={"status": {"in": expected}}, set_=plain)
+        return None if changed is None else session_of(changed)
+
     async def get_many(self, session_ids: Sequence[str]) -> dict[str, Session]:
         found = await self._sessions.get_many(session_ids)
         return {id_: session_of(doc) for id_, doc in found.items()}
 
     async def unfinished(self) -> list[Session]:
-        return await self._all_in(_UNFINISHED)
+        return await self.in_states(_UNFINISHED)
 
     async def starting(self) -> list[Session]:
-        return await self._all_in([Status.STARTING.value])
+        return await self.in_states(frozenset({Status.STARTING}))
 
-    async def _all_in(self, statuses: list[str]) -> list[Session]:
+    async def newest_of_lawyer(self, lawyer_id: str, *, limit: int) -> list[Session]:
+        page = await self._sessions.find(
+            {"lawyer_id": lawyer_id}, sort=(("created_at_ms", "desc"),), limit=limit
+        )
+        return [session_of(doc) for doc in page]
+
+    async def in_states(self, statuses: frozenset[Status]) -> list[Session]:
+        named = sorted(status.value for status in statuses)
         found: list[Session] = []
         after: tuple[int, str] | None = None
         while True:
             # Recovery must see every one of them, however many: page to the end.
             page = await self._sessions.find(
-                {"status": {"in": statuses}}, sort=(("created_at_ms", "asc"),), limit=_PAGE, after=after
+                {"status": {"in": named}}, sort=(("created_at_ms", "asc"),), limit=_PAGE, after=after
             )
             found += map(session_of, page)
             if len(page) < _PAGE:
@@ -110,6 +128,9 @@ class CollectionSessions:
         elif wanted.status in LIVE:
             # The record of a paused one says ACTIVE; its bill knows.
             where["status"] = {"in": sorted(status.value for status in LIVE)}
+        elif wanted.status is Status.REQUESTED:
+            # So is one shown whose lawyer has accepted and whose people are on their way.
+            where["status"] = {"in": sorted(status.value for status in ASKED)}
         elif wanted.status is not None:
             where["status"] = wanted.status.value
         span = {"gte": wanted.from_ms, "lt": wanted.to_ms}
@@ -120,10 +141,11 @@ class CollectionSessions:
 
     async def count_of(self, person_id: str) -> int:
         """Two indexes, one for each side; nobody is both."""
-        aborted = Status.ABORTED.value
         return sum(
             [
-                await self._sessions.count({side: person_id, "status": {"ne": aborted}})
+                await self._sessions.count(
+                    {side: person_id, "status": {"in": [*_VISIBLE, Status.STARTING.value]}}
+                )
                 for side in ("user_id", "lawyer_id")
             ]
         )
@@ -139,8 +161,8 @@ def _facts(session: Session) -> Doc:
 
 def session_of(doc: Doc) -> Session:
     """The stored document as the domain knows it."""
-    # Records from before there were several processes name no owner.
-    facts = {name: doc[name] for name in _FIELDS if name != "owner"} | {"owner": doc.get("owner", "")}
+    facts = {name: doc.get(name, _DEFAULTS[name]) if name in _DEFAULTS else doc[name] for name in _FIELDS}
+    facts["asked"] = bool(facts["asked"])
     facts["status"] = Status(doc["status"])
     facts["end_reason"] = None if doc["end_reason"] is None else EndReason(doc["end_reason"])
     return Session(id=doc["_id"], **facts)
