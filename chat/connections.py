@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from chat.buckets import Sender
 from chat.inbox import Inbox
 from chat.ports import Principal
 
@@ -22,6 +23,10 @@ class Connection:
     principal: Principal
     remote: str
     inbox: Inbox
+    #: Counts its events, where that is limited.
+    sender: Sender | None = None
+    #: It has been told to go.
+    is_leaving: bool = False
     #: Sessions whose room this socket has joined.
     joined: set[str] = field(default_factory=set)
 

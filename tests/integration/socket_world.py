@@ -11,9 +11,10 @@ import aiohttp
 import socketio
 from aiohttp import web
 
-from chat.errors import Unauthenticated
+from chat.errors import Unauthenticated, Unavailable
 from chat.ports import Principal
 from chat.service import ChatService
+from chat.token_refresh import TokenRefresh
 from server.realtime import Realtime, SocketOptions
 from server.storage.sqlite.engine import SqliteOptions, open_database
 from server.storage.sqlite.messages import SqliteMessageStore, open_message_store
@@ -76,6 +77,16 @@ def authenticate(token: str) -> Principal:
     if user_id not in {USER, LAWYER, STRANGER} and not user_id.startswith("many_"):
         raise Unauthenticated
     return Principal(user_id, "LAWYER" if user_id == LAWYER else "USER", family or None)
+
+
+#: When every token of this world expires.
+EXPIRES_MS = 1_767_225_600_000
+
+
+async def renew(token: str) -> tuple[Principal, int]:
+    if token == "away":
+        raise Unavailable
+    return authenticate(token), EXPIRES_MS
 
 
 @dataclass
@@ -154,7 +165,9 @@ async def world(tmp_path: Path, options: SocketOptions | None = None) -> AsyncIt
         gate, clock = Gate(), ManualClock()
         chat = ChatService(store=store, gate=gate, push=realtime.push, clock=clock)
         app = web.Application()
-        realtime.attach(app, chat=chat, authenticate=authenticate)
+        realtime.attach(
+            app, chat=chat, authenticate=authenticate, handlers={"auth:refresh": TokenRefresh(renew)}
+        )
         runner = web.AppRunner(app, shutdown_timeout=5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
