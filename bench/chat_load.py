@@ -7,6 +7,7 @@ answers found by searching bytes, never parsed. What it took of a core is part o
 import asyncio
 import json
 import resource
+import socket as sockets
 import sys
 import time
 from collections.abc import Callable
@@ -102,8 +103,19 @@ class Socket(asyncio.Protocol):
         text = b"42" + client_msg_id[6:].lstrip(b"0") + self._head + client_msg_id + b'"}]'
         self._transport.write(frame(text))
 
+    def say(self, body: str) -> None:
+        """A message of which no answer is awaited."""
+        text = json.dumps(["send_message", {"sessionId": self._session_id, "body": body}])
+        self._transport.write(frame(f"42{text}".encode()))
+
     def cut(self) -> None:
         self._transport.abort()
+
+    def stop_reading(self) -> None:
+        """Take nothing any more, and tell nobody: as a phone does whose app hangs."""
+        raw = self._transport.get_extra_info("socket")
+        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4_096)
+        self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer + data if self._buffer else data
@@ -332,6 +344,26 @@ class Commands:
             "back_ms": [percentile(times, part) for part in (0.5, 0.99, 1.0)],
             "load_cpu_s": cpu_s() - cpu,
         }
+
+    async def deafen(self, every: int) -> dict[str, Any]:
+        """Every `every`-th socket takes nothing from now on, and the others send to it what they have."""
+        deaf = self.fleet.sockets[::every]
+        for one in deaf:
+            one.stop_reading()
+        self.fleet.sockets = [one for n, one in enumerate(self.fleet.sockets) if n % every]
+        return {"deaf": len(deaf)}
+
+    async def long_messages(self, rate: float, seconds: float, size: int) -> dict[str, Any]:
+        """Each socket sends `rate` messages of `size` characters a second, and asks for no answer."""
+        fleet = self.fleet
+        sent = 0
+        ends = time.perf_counter() + seconds
+        while time.perf_counter() < ends:
+            for one in fleet.sockets:
+                one.say("x" * size)
+                sent += 1
+            await asyncio.sleep(1 / rate)
+        return {"sent": sent}
 
     async def drop(self, count: int) -> dict[str, Any]:
         """Cut the last `count` connections at once."""

@@ -27,6 +27,8 @@ SCHEMAS: Final = DocumentSchemas(DOCUMENT)
 MESSAGES: Final = DOCUMENT["components"]["messages"]
 #: Stands for the session of the run, which exists only once the server does.
 SESSION: Final = "the session"
+#: Stands for the access token of whoever sends.
+TOKEN: Final = "the token"
 #: Batches a second that two shared cores manage with ease.
 _BATCHES_A_SECOND: Final = 4
 
@@ -52,6 +54,7 @@ SOUND: Final[dict[str, st.SearchStrategy[Any]]] = {
     "messageId": st.integers(0, 20).map(lambda seq: f"{SESSION}:{seq:09d}"),
     "pendingIds": st.lists(st.sampled_from(_IDS), max_size=4),
     "isTyping": st.booleans(),
+    "token": st.just(TOKEN),
 }
 
 
@@ -93,7 +96,11 @@ class Run:
         async with raw(self._port) as client:
             await client.login(self._token)
             for number, (name, arguments) in enumerate(sent):
-                text = json.dumps([name, *arguments]).replace(SESSION, self._session_id)
+                text = (
+                    json.dumps([name, *arguments])
+                    .replace(SESSION, self._session_id)
+                    .replace(TOKEN, self._token)
+                )
                 await client.ws.send_str(f"42{number}{text}")
             await self._wait(client, len(sent))
             await client.ws.send_str(f'42{len(sent)}["are you well"]')
