@@ -53,7 +53,8 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio shi
         self._options = options
         self.links: dict[str, WebSocket] = {}
         self.draining = False
-        self._door = Turnstile(options.handshakes_a_turn)
+        #: Who comes and who goes passes here.
+        self.door = Turnstile(options.at_the_door)
         #: Parts from a client: says why, where it may still be heard, and closes.
         self.dismiss: Callable[[str, Bye | None], None] = lambda eio_sid, _bye: self.abort(eio_sid)
 
@@ -67,7 +68,7 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio shi
             return self._problem(request, 503, "DRAINING", _DRAINING)
         if request.query.get("transport", "polling") != "websocket":
             return self._problem(request, 400, "WEBSOCKET_ONLY", _WEBSOCKET_ONLY)
-        await self._door.enter()
+        await self.door.enter()
         if self.draining:
             return self._problem(request, 503, "DRAINING", _DRAINING)
         response: web.StreamResponse = await super().handle_request(request)
