@@ -16,8 +16,8 @@ log = structlog.get_logger(__name__)
 
 #: For open HTTP requests; sockets have been closed by then (ARCHITECTURE, Socket.IO).
 _SHUTDOWN_S: Final = 3.0
-#: Connections that may wait to be accepted. Of those beyond it the kernel drops the first packet, and they try again after a second, then
-#: two, then four: a storm would last half a minute. The kernel has the last word (net.core.somaxconn, 4096 by default).
+#: Connections that may wait to be accepted. Of those beyond it the kernel drops the first packet, and they try again after a second,
+#: then two, then four: a storm would last a minute. The kernel has the last word (net.core.somaxconn, 4096 by default).
 _BACKLOG: Final = 4_096
 
 
