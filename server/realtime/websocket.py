@@ -48,14 +48,23 @@ class _Response(web.WebSocketResponse):
 
     def __init__(self, *, before_fault: Callable[[int], Coroutine[Any, Any, None]], **options: Any) -> None:
         super().__init__(**options)
-        self._before_fault = before_fault
+        self._before_fault: Callable[[int], Coroutine[Any, Any, None]] | None = before_fault
         self._told: asyncio.Task[None] | None = None
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
-        if code in _FAULTS and not self.closed:
+        if code in _FAULTS and not self.closed and self._before_fault is not None:
             self._told = self._told or asyncio.ensure_future(self._before_fault(code))
             await asyncio.shield(self._told)
         return await super().close(code=code, message=message, drain=drain)
+
+    def let_go(self) -> None:
+        """Forget what refers back to this: what ended it, with its frames, and who listens.
+
+        Otherwise each connection leaves a cycle, and after a few thousand of them the collector stops the loop for a second.
+        """
+        self._before_fault = self._exception = None
+        if self._reader is not None and (exc := self._reader.exception()) is not None:
+            exc.__traceback__ = exc.__context__ = None
 
 
 class WebSocket:
@@ -92,6 +101,8 @@ class WebSocket:
             if not self._socket.closed:
                 await self._socket.close(wait=False, abort=True, reason=self._engine.reason.TRANSPORT_ERROR)
             self._engine.sockets.pop(sid, None)
+            self._sock.let_go()
+            self._request = None
         return self._sock
 
     async def _serve(self) -> None:
