@@ -14,6 +14,7 @@ from chat.byes import NO_PONG, SLOW, Bye
 from server.realtime import codec
 from server.realtime.options import SocketOptions
 from server.realtime.outgoing import Outgoing
+from server.realtime.turnstile import Turnstile
 from server.realtime.websocket import WebSocket
 
 _WEBSOCKET_ONLY: Final = (
@@ -52,6 +53,8 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio shi
         self._options = options
         self.links: dict[str, WebSocket] = {}
         self.draining = False
+        #: Who comes and who goes passes here.
+        self.door = Turnstile(options.at_the_door)
         #: Parts from a client: says why, where it may still be heard, and closes.
         self.dismiss: Callable[[str, Bye | None], None] = lambda eio_sid, _bye: self.abort(eio_sid)
 
@@ -65,6 +68,9 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio shi
             return self._problem(request, 503, "DRAINING", _DRAINING)
         if request.query.get("transport", "polling") != "websocket":
             return self._problem(request, 400, "WEBSOCKET_ONLY", _WEBSOCKET_ONLY)
+        await self.door.enter()
+        if self.draining:
+            return self._problem(request, 503, "DRAINING", _DRAINING)
         response: web.StreamResponse = await super().handle_request(request)
         return response
 

@@ -20,6 +20,8 @@ class SocketOptions:
     max_frame_bytes: int = 128 * 1024
     #: A socket that has not finished connecting by then is closed.
     connect_timeout_s: float = 10
+    #: Connections that are taken in, or tidied up after, in one turn of the event loop: a storm must not hold up the ticks.
+    at_the_door: int = 16
     #: Above this, what is worthless later (typing, ticks) is not queued for a client.
     shed_bytes: int = 256 * 1024
     #: Above this, or without taking anything for so long, a client is cut off; with a sweep and a goodbye that is within 20 s.

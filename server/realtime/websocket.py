@@ -115,6 +115,8 @@ class WebSocket:
         socket.connected = socket.upgraded = True
         writing = asyncio.create_task(self._write())
         await self._read()
+        # A thousand lines that break in one instant are tidied up after a few at a time.
+        await self._engine.door.enter()
         socket.queue.put_nowait(None)
         await writing
         await socket.close(wait=False, abort=True, reason=self._engine.reason.TRANSPORT_CLOSE)
