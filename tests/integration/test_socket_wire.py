@@ -374,6 +374,24 @@ async def test_who_is_gone_leaves_no_cycle_behind(w: World, how: str) -> None:
         gc.enable()
 
 
+async def test_who_comes_and_who_goes_passes_the_door(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a storm is taken in by one turn of the loop, and the ticks wait for its end."""
+    passed = []
+    door = w.realtime.server.eio.door
+    enter = door.enter
+
+    async def counted() -> None:
+        passed.append(len(w.realtime))
+        await enter()
+
+    monkeypatch.setattr(door, "enter", counted)
+    user = await w.connect(USER)
+    assert passed == [0], "before anything is made for it"
+    await user.sio.disconnect()
+    await gone(w)
+    assert passed == [0, 1], "before it is tidied up after"
+
+
 async def test_entering_a_room_after_leaving_makes_no_room(w: World) -> None:
     await w.connect(USER)
     manager = w.realtime.server.manager
