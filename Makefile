@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 WORKERS ?= auto
 FUZZ_SECONDS ?= 600
+FUZZ_EVENTS ?= 100000
 ROUNDS ?= 20
 SEED ?=
 FIRST ?=
@@ -64,8 +65,8 @@ chaos-embedded: $(VENV)/.dev ## kill -9 of the one embedded process under load: 
 races: $(VENV)/.dev ## the same user, and the same lawyer, wanted at two processes at once: ROUNDS=1000
 	TARAZU_RACE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/e2e/test_cluster.py -k of_two_starts
 
-fuzz: $(VENV)/.dev ## schemathesis and the event fuzzer with new data, each for FUZZ_SECONDS (600)
-	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED= $(BIN)/python -m pytest tests/integration/test_schemathesis.py tests/integration/test_event_fuzz.py
+fuzz: $(VENV)/.dev ## schemathesis and the event fuzzer with new data, each for FUZZ_SECONDS (600), and FUZZ_EVENTS (100000) with canaries
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_EVENTS=$(FUZZ_EVENTS) FUZZ_SEED= $(BIN)/python -m pytest tests/integration/test_schemathesis.py tests/integration/test_event_fuzz.py tests/integration/test_event_canaries.py
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

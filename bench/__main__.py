@@ -14,6 +14,8 @@ SHORT = (
     ("ledger_holds", "--writes", "50000", "--callers", "1000"),
     ("cut_off", "--sessions", "1000", "--spread", "5"),
     ("engine_capacity", "--sessions", "2000", "--seconds", "12"),
+    ("reconnect_storm", "--sessions", "100", "--storms", "1"),
+    ("deaf_clients", "--clients", "10"),
     ("redis_locks", "--rounds", "3", "--pairs", "1000"),
     ("redis_bus", "--messages", "10000"),
     ("slice_cost", "--callers", "1,100", "--seconds", "0.1"),

@@ -7,8 +7,10 @@ answers found by searching bytes, never parsed. What it took of a core is part o
 import asyncio
 import json
 import resource
+import socket as sockets
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import uvloop
@@ -79,6 +81,11 @@ class Socket(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._buffer = b""
         self._is_open = False
+        #: Called when the connection is gone.
+        self.on_lost: Callable[[], None] = lambda: None
+        #: Of the answer to the first join: when it was asked for and answered, its size and how many messages it brought.
+        self.asked_at = self.joined_at = 0.0
+        self.answer: bytes = b""
         self._head = f'["send_message",{{"sessionId":"{session_id}","body":"{BODY}","clientMsgId":"'.encode()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -88,6 +95,7 @@ class Socket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.joined.done():
             self.joined.set_exception(exc or ConnectionResetError("before it had joined"))
+        self.on_lost()
 
     def send(self, due_at: float) -> None:
         client_msg_id = self.fleet.fresh_id(self, due_at)
@@ -95,8 +103,19 @@ class Socket(asyncio.Protocol):
         text = b"42" + client_msg_id[6:].lstrip(b"0") + self._head + client_msg_id + b'"}]'
         self._transport.write(frame(text))
 
+    def say(self, body: str) -> None:
+        """A message of which no answer is awaited."""
+        text = json.dumps(["send_message", {"sessionId": self._session_id, "body": body}])
+        self._transport.write(frame(f"42{text}".encode()))
+
     def cut(self) -> None:
         self._transport.abort()
+
+    def stop_reading(self) -> None:
+        """Take nothing any more, and tell nobody: as a phone does whose app hangs."""
+        raw = self._transport.get_extra_info("socket")
+        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4_096)
+        self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer + data if self._buffer else data
@@ -132,6 +151,7 @@ class Socket(asyncio.Protocol):
         elif kind == b"2":
             self._transport.write(frame(b"3"))
         elif kind == b"40":
+            self.asked_at = time.perf_counter()
             self._transport.write(event("join_session", {"sessionId": self._session_id}, 0))
         elif buffer[start : start + 1] == b"0":
             self._transport.write(frame(b"40" + json.dumps({"token": self._token}).encode()))
@@ -141,6 +161,7 @@ class Socket(asyncio.Protocol):
             if b'"ok":true' not in buffer[start : min(end, start + 40)]:
                 self.joined.set_exception(RuntimeError(buffer[start:end].decode()))
                 return
+            self.joined_at, self.answer = time.perf_counter(), buffer[start:end]
             self.joined.set_result(None)
             return
         fleet = self.fleet
@@ -178,6 +199,7 @@ class Commands:
 
     def __init__(self) -> None:
         self.fleet = Fleet()
+        self._sent_away = 0
 
     async def connect(self, port: int, seats: list[tuple[str, str]]) -> dict[str, Any]:
         """Open a socket for each (session, token), join, and say how long that took."""
@@ -234,26 +256,114 @@ class Commands:
         """`open`, while one more client of another session sends `flood` events a second."""
         if not flood:
             return await self.open(rate, seconds)
-        loop = asyncio.get_running_loop()
-        hostile = Socket(Fleet(), 99_999, *seat)
-        await loop.create_connection(lambda: hostile, "127.0.0.1", port)
-        await hostile.joined
-        flooding = asyncio.create_task(self._flood(hostile, flood))
+        flooding = asyncio.create_task(self._flood(port, seat, flood))
         try:
-            return await self.open(rate, seconds)
+            result = await self.open(rate, seconds)
         finally:
             flooding.cancel()
-            hostile.cut()
+        return result | {"sent_away": self._sent_away}
 
-    async def _flood(self, socket: Socket, rate: float) -> None:
-        started, n = time.perf_counter(), 0
+    async def _flood(self, port: int, seat: tuple[str, str], rate: float) -> None:
+        """As a hostile client would: whatever is answered, it goes on, and when it is sent away it is back at once."""
+        self._sent_away = -1
         while True:
-            due = int((time.perf_counter() - started) * rate)
-            while n < due:
-                n += 1
-                # As a hostile client would: whatever is answered, it goes on.
-                socket.send(0.0)
-            await asyncio.sleep(0.002)
+            self._sent_away += 1
+            lost = asyncio.Event()
+            socket = await self._connected(port, seat, 99_999, Fleet())
+            socket.on_lost = lost.set
+            started, n = time.perf_counter(), 0
+            try:
+                while not lost.is_set():
+                    due = int((time.perf_counter() - started) * rate)
+                    while n < due:
+                        n += 1
+                        socket.send(0.0)
+                    await asyncio.sleep(0.002)
+            finally:
+                socket.cut()
+
+    async def _connected(self, port: int, seat: tuple[str, str], index: int, fleet: Fleet) -> Socket:
+        socket = Socket(fleet, index, *seat)
+        await asyncio.get_running_loop().create_connection(lambda: socket, "127.0.0.1", port)
+        async with asyncio.timeout(PATIENCE_S):
+            await socket.joined
+        return socket
+
+    async def catch_up(
+        self, port: int, seats: list[tuple[str, str]], missed: int, rounds: int
+    ) -> dict[str, Any]:
+        """One side of each session says `missed` messages; then the other side connects and joins, again and again, one at a time."""
+        for n, seat in enumerate(seats[1::2]):
+            fleet = Fleet()
+            talker = await self._connected(port, seat, n, fleet)
+            for _ in range(missed):
+                talker.send(time.perf_counter())
+            async with asyncio.timeout(PATIENCE_S):
+                while fleet.unanswered:
+                    await asyncio.sleep(0.01)
+            talker.cut()
+        joins, everything, sizes, counts = [], [], [], []
+        for n in range(rounds):
+            began = time.perf_counter()
+            reader = await self._connected(port, seats[0::2][n % (len(seats) // 2)], n, Fleet())
+            everything.append(reader.joined_at - began)
+            joins.append(reader.joined_at - reader.asked_at)
+            sizes.append(len(reader.answer))
+            counts.append(reader.answer.count(b'"seq":'))
+            reader.cut()
+            await asyncio.sleep(0.02)
+        return {
+            "join_ms": [percentile(joins, part) for part in (0.5, 0.99, 1.0)],
+            "all_ms": [percentile(everything, part) for part in (0.5, 0.99, 1.0)],
+            "bytes": max(sizes),
+            "messages": min(counts),
+        }
+
+    async def storm(self, port: int, seats: list[tuple[str, str]]) -> dict[str, Any]:
+        """All connections are cut, and at once all of `seats` come back and join; each as often as it takes."""
+        for socket in self.fleet.sockets:
+            socket.cut()
+        self.fleet = Fleet()
+        started, cpu = time.perf_counter(), cpu_s()
+        tries = 0
+
+        async def back(index: int, seat: tuple[str, str]) -> Socket:
+            nonlocal tries
+            while True:
+                tries += 1
+                try:
+                    return await self._connected(port, seat, index, self.fleet)
+                except OSError:
+                    await asyncio.sleep(0.5)
+
+        self.fleet.sockets = list(await asyncio.gather(*(back(n, seat) for n, seat in enumerate(seats))))
+        times = [socket.joined_at - started for socket in self.fleet.sockets]
+        return {
+            "sockets": len(times),
+            "tries": tries,
+            "back_ms": [percentile(times, part) for part in (0.5, 0.99, 1.0)],
+            "load_cpu_s": cpu_s() - cpu,
+        }
+
+    async def deafen(self, every: int) -> dict[str, Any]:
+        """Every `every`-th socket takes nothing from now on, and the others send to it what they have."""
+        deaf = self.fleet.sockets[::every]
+        for one in deaf:
+            one.stop_reading()
+        self.fleet.sockets = [one for n, one in enumerate(self.fleet.sockets) if n % every]
+        return {"deaf": len(deaf)}
+
+    async def long_messages(self, rate: float, seconds: float, size: int) -> dict[str, Any]:
+        """Each socket sends `rate` messages of `size` characters a second, and asks for no answer."""
+        fleet = self.fleet
+        sent = 0
+        ends = time.perf_counter() + seconds
+        while time.perf_counter() < ends:
+            for one in fleet.sockets:
+                one.say("x" * size)
+                sent += 1
+            await asyncio.sleep(1 / rate)
+        return {"sent": sent}
 
     async def drop(self, count: int) -> dict[str, Any]:
         """Cut the last `count` connections at once."""

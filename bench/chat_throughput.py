@@ -1,6 +1,6 @@
 """The chat against relays that store nothing: throughput, latency, memory and what a disconnect costs, in one run on one machine.
 
-    python -m bench.chat_throughput [--phases throughput,latency,idle,flood] [--rounds N] [--seconds S] [--dir DIR]
+    python -m bench.chat_throughput [--phases idle,throughput,latency,join,flood] [--rounds N] [--seconds S] [--dir DIR]
 
 `tarazu` is the whole server as `tarazu serve` starts it: every message checked, stored durably (`synchronous=FULL`) and only then
 acknowledged, in running, billed sessions. `python-socketio` (`bench/chat_relay.py`) and `node` (`bench/js/relay.mjs`, when Node is
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import secrets
 import shutil
 import statistics
@@ -123,18 +124,34 @@ async def started(name: str, command: tuple[str, ...], directory: Path, **env: s
         yield Target(name, process, line)
 
 
-def tarazu(directory: Path) -> Any:
-    """The server with its defaults, but for what would only slow down the preparations."""
+#: Limits of the preparations, where `RATE_LIMITS` is on: a thousand people register from one address.
+_OFF: Final = {
+    f"RATE_LIMIT_{name}": "off"
+    for name in (
+        "LOGIN_ADDRESS",
+        "LOGIN_FAILURES",
+        "LOGIN_STRANGERS",
+        "REGISTER_ADDRESS",
+        "REGISTER_ACCOUNT",
+        "RECHARGE_ADDRESS",
+        "RECHARGE_ACCOUNT",
+    )
+}
+
+
+def tarazu(directory: Path, name: str = "tarazu", **settings: str) -> Any:
+    """The server with its defaults, but for what would only slow down the preparations, and the paces of its clients."""
+    env = {**_OFF, "RATE_LIMITS": "off", **settings}
     return started(
-        "tarazu",
+        name,
         (sys.executable, "-m", "server", "serve", "--announce-address"),
         directory,
         APP_ENV="test",
         HOST="127.0.0.1",
         PORT="0",
-        DATABASE_URL=f"sqlite:///{directory / 'tarazu.db'}",
+        DATABASE_URL=f"sqlite:///{directory / name}.db",
         BCRYPT_COST="4",
-        RATE_LIMITS="off",
+        **env,
         ACCESS_TOKEN_MINUTES="600",
         ADMIN_EMAIL="admin@example.com",
         ADMIN_PASSWORD=_PASSWORD,
@@ -188,6 +205,12 @@ async def sessions(target: Target, count: int) -> list[Seat]:
         for sides in await asyncio.gather(*(one(n) for n in range(count))):
             seats += sides
     return seats
+
+
+def many_files() -> None:
+    """A socket is a file: raise our limit, and that of the processes we start, as far as we may."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def made_up(count: int) -> list[Seat]:
@@ -244,15 +267,16 @@ async def latency(targets: list[Target], directory: Path, rounds: int, seconds: 
             )
 
 
-async def idle(targets: list[Target], directory: Path) -> None:
-    """What 2,000 joined connections that say nothing take of memory, and what it costs when half of them go."""
-    print("\n-- idle: 2,000 connections, joined; then 1,000 of them cut at once")
+async def idle(targets: list[Target], directory: Path, count: int) -> None:
+    """What connections that have joined and say nothing take of memory, and what it costs when 1,000 of them go."""
+    print(f"\n-- idle: {count:,} connections, joined; then 1,000 of them cut at once")
     for target in targets:
         async with load_of(directory) as load:
             # The first connections make the process grow for good; they are not what the next thousand cost.
             await load("connect", port=target.port, seats=target.seats[:100])
             before = target.rss_kb()
-            seats = [*target.seats[100:1_000], *target.seats[:1_000]]
+            # A person has several devices, so that the preparations take minutes and not hours.
+            seats = (target.seats * (count // len(target.seats) + 1))[100:count]
             await load("connect", port=target.port, seats=seats)
             await asyncio.sleep(3)
             after = target.rss_kb()
@@ -274,12 +298,31 @@ async def _cpu_during(target: Target, seconds: float) -> float:
     return target.cpu_s() - cpu
 
 
-async def flood(targets: list[Target], directory: Path, rounds: int, seconds: float) -> None:
-    """The p99 of 100 sessions at 200 messages a second, with and without one client that sends 1,000 a second."""
-    target = targets[0]
+async def flood(directory: Path, rounds: int, seconds: float) -> None:
+    """The p99 of 100 sessions at 200 messages a second, with and without one client that sends 1,000 a second and comes back at once
+    when it is sent away; at a server without paces, and at one with those that ship.
+    """
     print(
         f"\n-- flood: 200 messages/s over 100 sessions; every other time one more client sends 1,000/s; {rounds} rounds"
     )
+    async with tarazu(directory, "no-paces") as free, tarazu(directory, "paces", RATE_LIMITS="on") as paced:
+        for target in (free, paced):
+            target.seats = await sessions(target, 101)
+        found = {
+            name: await _flooded(target, directory, rounds, seconds)
+            for name, target in (("without paces", free), ("with paces", paced))
+        }
+    for name, times in found.items():
+        for k, what in enumerate(("ack", "peer")):
+            alone, beside = (statistics.median(pair[k] for pair in times[rate]) for rate in (0, 1_000))
+            print(
+                f"median p99 {what}, {name}: {alone:.2f} ms alone, {beside:.2f} ms beside the flood ({beside / alone - 1:+.0%})"
+            )
+
+
+async def _flooded(
+    target: Target, directory: Path, rounds: int, seconds: float
+) -> dict[int, list[tuple[float, float]]]:
     found: dict[int, list[tuple[float, float]]] = {0: [], 1_000: []}
     async with load_of(directory) as load:
         await load("connect", port=target.port, seats=target.seats[2:202])
@@ -297,15 +340,26 @@ async def flood(targets: list[Target], directory: Path, rounds: int, seconds: fl
                 cpu = target.cpu_s() - cpu
                 found[hostile].append((result["ack_ms"][1], result["peer_ms"][1]))
                 print(
-                    f"{hostile:5} hostile events/s   ack ms p50 {result['ack_ms'][0]:6.2f} p99 {result['ack_ms'][1]:6.2f}"
+                    f"{target.name:9} {hostile:5} hostile events/s ({result.get('sent_away', 0)} times sent away)   ack ms p50 {result['ack_ms'][0]:6.2f} p99 {result['ack_ms'][1]:6.2f}"
                     f"   peer ms p50 {result['peer_ms'][0]:6.2f} p99 {result['peer_ms'][1]:6.2f}"
                     f"   server {cpu / result['seconds']:4.0%} of a core   load {result['load_cpu']:4.0%}   lost {result['lost']}"
                 )
-    for k, what in enumerate(("ack", "peer")):
-        alone, beside = (statistics.median(pair[k] for pair in found[rate]) for rate in (0, 1_000))
-        print(
-            f"median p99 {what}: {alone:.2f} ms alone, {beside:.2f} ms beside the flood ({beside / alone - 1:+.0%})"
+    return found
+
+
+async def join(target: Target, directory: Path, rounds: int) -> None:
+    """Connect and join with 200 missed messages, one after the other, while 1,000 others are online and billed sessions tick."""
+    print(f"\n-- join: 200 missed messages, 1,000 clients online, {rounds} times")
+    async with load_of(directory) as load:
+        await load("connect", port=target.port, seats=target.seats[:1_000])
+        result = await load(
+            "catch_up", port=target.port, seats=target.seats[1_000:], missed=200, rounds=rounds
         )
+    print(
+        f"join ms p50 {result['join_ms'][0]:6.2f} p99 {result['join_ms'][1]:6.2f} max {result['join_ms'][2]:6.2f}"
+        f"   with connecting p50 {result['all_ms'][0]:6.2f} p99 {result['all_ms'][1]:6.2f}"
+        f"   {result['messages']} messages an answer, {result['bytes'] / 1024:.0f} KB"
+    )
 
 
 async def profile(targets: list[Target], directory: Path, out: Path, seconds: float) -> None:
@@ -336,6 +390,9 @@ async def profile(targets: list[Target], directory: Path, out: Path, seconds: fl
 async def run(arguments: argparse.Namespace, directory: Path) -> None:
     phases: list[str] = arguments.phases.split(",")
     makers: list[Callable[[Path], Any]] = [tarazu]
+    print(f"load {os.getloadavg()[0]:.1f}")
+    if set(phases) == {"flood"}:
+        makers = []
     if set(phases) & {"throughput", "latency", "idle"}:
         makers.append(bare)
         if shutil.which("node") and (ROOT / "bench/js/node_modules").is_dir():
@@ -345,13 +402,15 @@ async def run(arguments: argparse.Namespace, directory: Path) -> None:
     async with AsyncExitStack() as stack:
         targets = [await stack.enter_async_context(make(directory)) for make in makers]
         for target in targets:
-            target.seats = await sessions(target, 500) if target.name == "tarazu" else made_up(500)
+            more = 20 if "join" in phases else 0
+            target.seats = await sessions(target, 500 + more) if target.name == "tarazu" else made_up(500)
         work: dict[str, Callable[[], Awaitable[None]]] = {
             # First, while no process has grown yet.
-            "idle": lambda: idle(targets, directory),
+            "idle": lambda: idle(targets, directory, arguments.idle),
             "throughput": lambda: throughput(targets, directory, arguments.rounds, arguments.seconds),
             "latency": lambda: latency(targets, directory, arguments.rounds, 2 * arguments.seconds),
-            "flood": lambda: flood(targets, directory, 2 * arguments.rounds, 2 * arguments.seconds),
+            "flood": lambda: flood(directory, 2 * arguments.rounds, 2 * arguments.seconds),
+            "join": lambda: join(targets[0], directory, 100 * arguments.rounds),
             "profile": lambda: profile(targets, directory, arguments.out, 2 * arguments.seconds),
         }
         for name, begin in work.items():
@@ -361,7 +420,8 @@ async def run(arguments: argparse.Namespace, directory: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--phases", default="idle,throughput,latency,flood")
+    parser.add_argument("--phases", default="idle,throughput,latency,join,flood")
+    parser.add_argument("--idle", type=int, default=5_000, help="connections of the phase `idle`")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument(
@@ -371,6 +431,7 @@ def main() -> None:
         "--out", type=Path, default=Path("chat.folded"), help="where `profile` (py-spy) writes"
     )
     arguments = parser.parse_args()
+    many_files()
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
         asyncio.run(run(arguments, Path(directory)))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from chat.buckets import Sender
 from chat.inbox import Inbox
 from chat.ports import Principal
 
@@ -24,6 +25,10 @@ class Connection:
     inbox: Inbox
     #: How long ago the last frame came, in seconds.
     pulse: Callable[[], float] = lambda: 0.0
+    #: Counts its events, where that is limited.
+    sender: Sender | None = None
+    #: It has been told to go.
+    is_leaving: bool = False
     #: Sessions whose room this socket has joined.
     joined: set[str] = field(default_factory=set)
 

@@ -93,11 +93,26 @@ class Unauthenticated(Refused):
 
 
 class RateLimited(Refused):
-    """This connection has more events waiting than a person can make. Nothing was done with this one."""
+    """More events than a person can make. Nothing was done with this one; `retry_after_ms` says when it is worth sending again."""
 
     code = "RATE_LIMITED"
-    detail = "Too many events are waiting on this connection. Send this one again in a moment."
+    detail = "Too many events. Send this one and what follows it again, in order, after retryAfterMs."
     retryable = True
+
+
+class ConnectTimeout(Refused):
+    """The WebSocket was opened and no Socket.IO CONNECT came; it is closed now."""
+
+    code = "CONNECT_TIMEOUT"
+    detail = "The connection was opened and not used. Connect with auth: {token} at once."
+    retryable = True
+
+
+class OtherPerson(Refused):
+    """The token is good, and another person's. A connection belongs to one person from beginning to end."""
+
+    code = "OTHER_PERSON"
+    detail = "This token is another person's. Open another connection for them."
 
 
 class Unavailable(ChatError):

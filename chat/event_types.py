@@ -15,6 +15,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from chat.buckets import Kind
 from chat.errors import (
     ChatError,
     Draining,
@@ -75,6 +76,8 @@ class Problem(View):
     code: str
     message: str
     retryable: bool
+    #: With `RATE_LIMITED`: what comes sooner is refused too.
+    retry_after_ms: int | None = None
     fields: list[FieldProblem] | None = None
     error_id: str | None = None
 
@@ -106,6 +109,8 @@ class ClientEvent:
     turn: Turn
     doc: str
     errors: tuple[type[ChatError], ...] = ()
+    #: What its pace is counted with (`chat/buckets.py`).
+    kind: Kind = Kind.OTHER
 
 
 #: What any event may be refused with.

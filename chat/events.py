@@ -8,15 +8,17 @@ from typing import Final
 from chat.billing_events import BILLING_EVENTS
 from chat.consult_events import CLIENT_CONSULT_EVENTS, SERVER_CONSULT_EVENTS
 from chat.event_types import ClientEvent, ServerEvent, View
+from chat.login_events import LOGIN_EVENTS
 from chat.message_events import CLIENT_CHAT_EVENTS, SERVER_CHAT_EVENTS
 
 
 class ByeView(View):
-    """Said before the server closes a connection. Codes below 3500: connect again."""
+    """Said before the server closes a connection. Codes below 3500: connect again, after `retryAfterMs`."""
 
     code: int
     reason: str
     reconnect: bool
+    retry_after_ms: int | None = None
 
 
 CONNECTION_EVENTS: Final = (
@@ -24,7 +26,7 @@ CONNECTION_EVENTS: Final = (
 )
 
 CLIENT_EVENTS: Final[dict[str, ClientEvent]] = {
-    event.name: event for event in (*CLIENT_CHAT_EVENTS, *CLIENT_CONSULT_EVENTS)
+    event.name: event for event in (*CLIENT_CHAT_EVENTS, *CLIENT_CONSULT_EVENTS, *LOGIN_EVENTS)
 }
 
 SERVER_EVENTS: Final[dict[str, ServerEvent]] = {

@@ -19,6 +19,8 @@ Work = Callable[[], Awaitable[Any]]
 #: Events that may wait to be started, and that may be under way.
 WAITING: Final = 64
 UNDER_WAY: Final = 256
+#: What the sender of a refused event is asked to wait: about what a full inbox takes.
+_RETRY_AFTER_MS: Final = 500
 
 
 class Inbox:
@@ -40,7 +42,7 @@ class Inbox:
         whether or not its sender is still there to hear so.
         """
         if len(self._waiting) >= self._waiting_limit:
-            raise RateLimited(waiting=len(self._waiting))
+            raise RateLimited(waiting=len(self._waiting), retry_after_ms=_RETRY_AFTER_MS)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._worker is None and turn is Turn.PIPELINED and len(self._under_way) < self._under_way_limit:
             self._start(work, future)  # nothing is before it that it has to wait for

@@ -12,6 +12,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from chat.billing_events import BillView
+from chat.buckets import Kind
 from chat.errors import IdempotencyMismatch, MessageNotFound, NotJoined, SessionNotActive, SessionPaused
 from chat.event_types import (
     Ack,
@@ -182,6 +183,7 @@ CLIENT_CHAT_EVENTS: Final = (
         Turn.ALONE,
         "Enter the session's room and catch up: messages after `afterSeq`, watermarks, billing, "
         "which `pendingIds` are stored. `hasMore`: ask again after the last seq of the answer.",
+        kind=Kind.JOIN,
     ),
     ClientEvent(
         "send_message",
@@ -191,6 +193,7 @@ CLIENT_CHAT_EVENTS: Final = (
         "Store a message. Acknowledged once it is durable; the same `clientMsgId` again gets the "
         "same answer and stores nothing.",
         (SessionNotActive, SessionPaused, IdempotencyMismatch),
+        Kind.MESSAGE,
     ),
     ClientEvent(
         "message_delivered",
@@ -199,6 +202,7 @@ CLIENT_CHAT_EVENTS: Final = (
         Turn.PIPELINED,
         "Everything up to this message has arrived on this person's device.",
         (MessageNotFound,),
+        Kind.RECEIPT,
     ),
     ClientEvent(
         "mark_seen",
@@ -206,6 +210,7 @@ CLIENT_CHAT_EVENTS: Final = (
         SeenAck,
         Turn.PIPELINED,
         "Everything up to `uptoSeq` (default: all) was read. Implies delivered.",
+        kind=Kind.RECEIPT,
     ),
     ClientEvent(
         "typing",
@@ -214,6 +219,7 @@ CLIENT_CHAT_EVENTS: Final = (
         Turn.PIPELINED,
         "Tell the room; never stored, may be dropped.",
         (NotJoined, SessionNotActive, SessionPaused),
+        Kind.TYPING,
     ),
     ClientEvent(
         "leave_session",
@@ -221,6 +227,7 @@ CLIENT_CHAT_EVENTS: Final = (
         Ack,
         Turn.ALONE,
         "Leave the room with this socket. Does not end the session.",
+        kind=Kind.JOIN,
     ),
 )
 

@@ -15,11 +15,22 @@ import structlog
 from socketio.exceptions import ConnectionRefusedError as ConnectRefused
 
 from chat import wire
+from chat.buckets import Kind, Limits, Senders
+from chat.byes import ACCOUNT_DISABLED, DRAIN, RATE, TOKEN_REVOKED, bye_view
 from chat.connections import Connection, Connections
-from chat.errors import ChatError, Draining, NotJoined, Unauthenticated, Unavailable, UnknownEvent
+from chat.errors import (
+    ChatError,
+    Draining,
+    NotJoined,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+    UnknownEvent,
+)
 from chat.event_types import ClientEvent, parse
 from chat.events import CLIENT_EVENTS
 from chat.inbox import UNDER_WAY, WAITING, Inbox
+from chat.login_events import MAX_TOKEN
 from chat.message_events import (
     JoinSession,
     LeaveSession,
@@ -40,12 +51,10 @@ Handler = Callable[[Connection, Any], Awaitable[Ack]]
 #: Sends an event's acknowledgement. When that cannot be written as JSON it raises, and gets another one.
 Answer = Callable[[Ack], None]
 
-#: Codes of `server:bye`. Below 3500: connect again.
-BYE_DRAIN: Final = 3001
-BYE_TOKEN: Final = 3500
-BYE_DISABLED: Final = 3501
-#: Longest token that is looked at.
-_MAX_TOKEN: Final = 8_192
+#: Codes of `server:bye` (`chat/byes.py`).
+BYE_DRAIN: Final = DRAIN.code
+BYE_TOKEN: Final = TOKEN_REVOKED.code
+BYE_DISABLED: Final = ACCOUNT_DISABLED.code
 
 
 class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-socketio ships no types
@@ -64,8 +73,9 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         under_way: int = UNDER_WAY,
         on_event: Callable[[str, str], None] = lambda _name, _outcome: None,
         handlers: Mapping[str, Handler] | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        """`handlers` serve those events of the table that are not the chat's own, by name."""
+        """`handlers` serve those events of the table that are not the chat's own, by name. Without `limits` nobody is slowed down."""
         super().__init__("/")
         self._on_event = on_event
         self.connections = Connections()
@@ -78,6 +88,9 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         self._waiting = waiting
         self._under_way = under_way
         self._draining = False
+        self._senders = None if limits is None else Senders(limits)
+        #: Connections that were closed for sending too much.
+        self.flooding = 0
         own: dict[str, Handler] = {
             "join_session": self.join_session,
             "send_message": self.send_message,
@@ -117,6 +130,8 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         except Exception as exc:
             error_id = _log_unexpected("connect", exc)
             raise _refusal("INTERNAL", f"An internal error occurred ({error_id}).", retryable=True) from exc
+        if self._senders is not None:
+            connection.sender = self._senders.came(principal.user_id)
         self.connections.add(connection)
         self._presence.came(principal.user_id)
 
@@ -124,7 +139,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         if self._draining:
             raise Draining
         token = auth.get("token") if isinstance(auth, dict) else None
-        if not isinstance(token, str) or not 0 < len(token) <= _MAX_TOKEN:
+        if not isinstance(token, str) or not 0 < len(token) <= MAX_TOKEN:
             raise Unauthenticated
         return self._authenticate(token)
 
@@ -136,6 +151,8 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
                 while connection.joined:
                     self._presence.left(connection.joined.pop(), connection.user_id, ago_s=ago_s)
                 self._presence.went(connection.user_id)
+                if self._senders is not None:
+                    self._senders.went(connection.user_id, _now_ms())
         except Exception as exc:  # noqa: BLE001  see above
             _log_unexpected("disconnect", exc)
 
@@ -162,6 +179,8 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
     def _queue(self, connection: Connection, name: str, payload: object, answer: Answer) -> None:
         if self._draining:
             raise Draining
+        # Before anything is looked at: a refusal must cost little.
+        self._count(connection, self._handlers[name][0].kind if name in self._handlers else Kind.OTHER)
         if name not in self._handlers:
             raise UnknownEvent
         known, handler = self._handlers[name]
@@ -177,6 +196,32 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
             self._answer(name, outcome, ack, answer)
 
         connection.inbox.put(work, known.turn)
+
+    def _count(self, connection: Connection, kind: Kind) -> None:
+        """Raises `RateLimited`; who never listens to that is sent away."""
+        if connection.sender is None:
+            return
+        now_ms = _now_ms()
+        wait_ms = connection.sender.take(kind, now_ms)
+        if not wait_ms:
+            return
+        if connection.sender.overruns(now_ms) and not connection.is_leaving:
+            self.flooding += 1
+            log.info("flooding_client_closed", user_id=connection.user_id, remote=connection.remote)
+            self._bye(connection, code=RATE.code, reason=RATE.reason, reconnect=True)
+            self._transport.close(connection.sid, final=False)
+        raise RateLimited(retry_after_ms=wait_ms)
+
+    def unreadable(self, sid: str) -> Ack | None:
+        """Count an event of which not even the name could be read; the refusal, if there were too many."""
+        connection = self.connections.get(sid)
+        try:
+            if connection is not None:
+                self._count(connection, Kind.OTHER)
+        except RateLimited as exc:
+            self._on_event("unknown", exc.code)
+            return wire.failure(exc)
+        return None
 
     def _answer(self, name: str, outcome: str, ack: Ack, answer: Answer) -> None:
         self._on_event(name, outcome)
@@ -303,12 +348,22 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         self._draining = True
         connections = list(self.connections)
         for connection in connections:
-            self._bye(connection, code=BYE_DRAIN, reason="DRAIN", reconnect=True)
+            self._bye(
+                connection, code=DRAIN.code, reason=DRAIN.reason, reconnect=True, others=len(connections)
+            )
         await asyncio.gather(*(connection.inbox.idle() for connection in connections))
 
-    def _bye(self, connection: Connection, *, code: int, reason: str, reconnect: bool) -> None:
-        view = {"code": code, "reason": reason, "reconnect": reconnect}
-        self._push.to_socket(connection.sid, "server:bye", view)
+    def _bye(
+        self, connection: Connection, *, code: int, reason: str, reconnect: bool, others: int = 0
+    ) -> None:
+        connection.is_leaving = True
+        self._push.to_socket(
+            connection.sid, "server:bye", bye_view(code, reason, reconnect=reconnect, others=others)
+        )
+
+
+def _now_ms() -> float:
+    return asyncio.get_running_loop().time() * 1_000
 
 
 def _refusal(code: str, message: str, *, retryable: bool) -> Exception:

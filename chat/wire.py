@@ -86,8 +86,10 @@ def ok(data: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def failure(error: ChatError) -> dict[str, Any]:
-    """An expected failure. Only an invalid payload names fields; other facts stay in the log."""
+    """An expected failure. An invalid payload names fields, a limit its wait; other facts stay in the log."""
     body: dict[str, Any] = {"code": error.code, "message": error.detail, "retryable": error.retryable}
+    if retry_after_ms := error.facts.get("retry_after_ms"):
+        body["retryAfterMs"] = retry_after_ms
     if fields := error.facts.get("fields"):
         body["fields"] = [{"field": name, "message": message} for name, message in fields]
     return {"ok": False, "error": body}

@@ -18,11 +18,14 @@ from billing_engine.consultations.takeover import WEB, WORKER, Takeover
 from billing_engine.errors import Unavailable
 from billing_engine.ledger.service import Ledger
 from billing_engine.payments.report import DailyReports
+from chat.buckets import Limits, Pace, limits
 from chat.errors import Unauthenticated as NotAuthenticated
+from chat.errors import Unavailable as ChatUnavailable
 from chat.namespace import BYE_DISABLED, BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
 from chat.presence import GRACE_S
 from chat.service import ChatService
+from chat.token_refresh import TokenRefresh
 from server.ai.setup import open_ai_providers
 from server.announcer import SocketAnnouncer
 from server.app import build_app
@@ -49,6 +52,7 @@ from server.payment_reports import make_reports
 from server.peers import LEAVING, SIGNED_OUT, BusPeers, hear_peers
 from server.people.model import local_day
 from server.periodic import Periodic
+from server.rate_limits.model import parse_allowance
 from server.rate_limits.ports import Buckets
 from server.realtime import Realtime, SocketOptions
 from server.realtime.bus import Bus
@@ -147,12 +151,15 @@ async def build(
             chat=process.chat,
             authenticate=_socket_principal(identity.sign_ins),
             on_event=process.metrics.event,
-            handlers=ConsultHandlers(
-                consultations=services.consultations,
-                requests=services.requests,
-                waiting=services.waiting,
-                asset=settings.asset,
-            ).by_event(),
+            handlers={
+                "auth:refresh": TokenRefresh(_renewed(identity.sign_ins)),
+                **ConsultHandlers(
+                    consultations=services.consultations,
+                    requests=services.requests,
+                    waiting=services.waiting,
+                    asset=settings.asset,
+                ).by_event(),
+            },
         )
         await process.keep_requests()
         _sample_sockets(process.metrics, process.realtime)
@@ -545,6 +552,7 @@ def _realtime(settings: Settings, between: Between, clock: SystemClock) -> Realt
     options = SocketOptions(
         cors_origins=settings.cors_origins,
         trusted_proxies=settings.trusted_proxies,
+        limits=_event_limits(settings),
         # Other processes know that somebody has left before the session is to be paused for it.
         presence_grace_s=min(GRACE_S, settings.peer_grace_seconds / 2),
         presence_keep_s=_keep_s(settings),
@@ -557,6 +565,13 @@ def _realtime(settings: Settings, between: Between, clock: SystemClock) -> Realt
 def _keep_s(settings: Settings) -> float:
     """For how long the last sign of whoever is gone may be asked for."""
     return settings.peer_gone_seconds + KEPT_LONGER_S
+
+
+def _event_limits(settings: Settings) -> Limits | None:
+    allowance = parse_allowance(settings.rate_limit_messages)
+    if settings.rate_limits == "off" or allowance is None:
+        return None
+    return limits(message=Pace(allowance.count, allowance.interval_ms))
 
 
 def _sample_engine(metrics: Metrics, engine: Engine) -> None:
@@ -627,6 +642,11 @@ def _sample_sockets(metrics: Metrics, realtime: Realtime) -> None:
         "tarazu_socket_queue_bytes", "Waiting to be sent to clients", realtime.server.eio.held_bytes
     )
     metrics.total("tarazu_sockets_cut", "Clients cut off for not reading", lambda: realtime.server.cut)
+    metrics.total(
+        "tarazu_sockets_flooding",
+        "Clients sent away because they sent on and on what was refused",
+        lambda: 0 if realtime.namespace is None else realtime.namespace.flooding,
+    )
 
 
 def _clock_check(
@@ -654,6 +674,19 @@ def _socket_principal(sign_ins: SignIns) -> Callable[[str], SocketPrincipal]:
         return SocketPrincipal(principal.user_id, principal.role.value, principal.family_id)
 
     return authenticate
+
+
+def _renewed(sign_ins: SignIns) -> Callable[[str], Awaitable[tuple[SocketPrincipal, int]]]:
+    async def renew(token: str) -> tuple[SocketPrincipal, int]:
+        try:
+            principal, expires_at_ms = await sign_ins.renew(token)
+        except Unauthenticated as exc:
+            raise NotAuthenticated from exc
+        except Unavailable as exc:
+            raise ChatUnavailable from exc
+        return SocketPrincipal(principal.user_id, principal.role.value, principal.family_id), expires_at_ms
+
+    return renew
 
 
 def _close_sockets(realtime: Realtime, bus: Bus | None) -> Callable[[Ended], None]:

@@ -16,6 +16,9 @@ log = structlog.get_logger(__name__)
 
 #: For open HTTP requests; sockets have been closed by then (ARCHITECTURE, Socket.IO).
 _SHUTDOWN_S: Final = 3.0
+#: Connections that may wait to be accepted. Of those beyond it the kernel drops the first packet, and they try again after a second,
+#: then two, then four: a storm would last a minute. The kernel has the last word (net.core.somaxconn, 4096 by default).
+_BACKLOG: Final = 4_096
 
 
 async def serve(settings: Settings, *, announce_address: bool = False) -> int:
@@ -68,7 +71,7 @@ async def _listen(app: web.Application, host: str, port: int, stack: AsyncExitSt
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, host, port, backlog=1024).start()
+    await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
     host, port = runner.addresses[0][:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -139,6 +139,7 @@ class Settings(BaseSettings):
     rate_limit_recharge_account: Rate = "20/minute"
     rate_limit_webhook_address: Rate = "60/minute"
     rate_limit_webhook_account: Rate = "10/minute"
+    rate_limit_messages: Rate = "100/5seconds"
 
     notifier: NotifierName = NotifierName.LOG
     smtp_host: str = ""

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from billing_engine.consultations.model import PUBLIC, EndReason, LostReason, Status
-from chat.errors import ChatError
+from chat.errors import ChatError, RateLimited
 from chat.event_types import EVERY_EVENT, ClientEvent, Failure, ServerEvent
 from chat.events import CLIENT_EVENTS, SERVER_EVENTS
 from server.api_docs.samples import Samples
@@ -38,7 +38,10 @@ Connect with any Socket.IO client, version 4 of the protocol, **WebSocket transp
 The connection outlives its access token; logging out and disabling the account close it.
 
 Every event is acknowledged exactly once, with `{ok: true, ...}` or `{ok: false, error: {code, message, retryable}}`.
-`VALIDATION_FAILED` names the `fields`; an event that is in no table gets `UNKNOWN_EVENT`. What is `retryable` may be sent again.
+`VALIDATION_FAILED` names the `fields`; an event that is in no table gets `UNKNOWN_EVENT`. What is `retryable` may be sent again,
+after `RATE_LIMITED` not before `retryAfterMs`.
+
+`server:bye` says why the server is about to close the connection; with `reconnect: true` come back after `retryAfterMs`.
 
 After a lost connection: connect, then `join_session` with `afterSeq` (the last `seq` you have) and `pendingIds` (the
 `clientMsgId`s that were never acknowledged). Ask again while `hasMore`. Every `session:tick` carries `lastSeq`, so that you
@@ -137,6 +140,8 @@ def codes_of(event: ClientEvent) -> list[str]:
 def failure_example(error: type[ChatError]) -> Json:
     """The acknowledgement that a client gets."""
     body: Json = {"code": error.code, "message": error.detail, "retryable": error.retryable}
+    if issubclass(error, RateLimited):
+        body["retryAfterMs"] = 1_250
     return {"ok": False, "error": body}
 
 

@@ -21,8 +21,8 @@ come again. After a 503 the outcome may be unknown: repeat with the same `Idempo
 _ACKS: Final = """
 ## In acknowledgements of events
 
-`{ok: false, error: {code, message, retryable}}`; `VALIDATION_FAILED` also has `fields: [{field, message}]`. What is retryable
-may be sent again as it is.
+`{ok: false, error: {code, message, retryable}}`; `VALIDATION_FAILED` also has `fields: [{field, message}]`, `RATE_LIMITED` has
+`retryAfterMs`. What is retryable may be sent again as it is.
 
 """
 _CONNECT: Final = """
@@ -34,7 +34,7 @@ _CONNECT: Final = """
 _BYE: Final = """
 ## Before the server closes a connection
 
-`server:bye` with `{code, reason, reconnect}`.
+`server:bye` with `{code, reason, reconnect}`, and `retryAfterMs` where the client may come back: after that time, not sooner.
 
 """
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from billing_engine.errors import InvariantBroken, NotFound
-from chat.errors import ChatError, Draining, Unauthenticated, UnknownEvent
+from chat.byes import BYES as ALL_BYES
+from chat.errors import ChatError, ConnectTimeout, Draining, Unauthenticated, UnknownEvent
 from chat.event_types import EVERY_EVENT
 from chat.events import CLIENT_EVENTS
-from chat.namespace import BYE_DISABLED, BYE_DRAIN, BYE_TOKEN
 from server import errors as edge
 from server.api_docs.asyncapi import INTERNAL
 from server.api_docs.problems import ErrorType, errors_of
@@ -38,11 +38,7 @@ _OUTSIDE: Final[Mapping[ErrorType, str]] = {
     edge.MethodNotAllowed: "a path with another method; `Allow` lists the right ones",
 }
 #: Why a server closes a connection; told in `server:bye` first.
-BYES: Final = (
-    (BYE_DRAIN, "DRAIN", True, "The server restarts. Connect again: sessions go on."),
-    (BYE_TOKEN, "TOKEN_REVOKED", False, "The log-in has ended. Log in again."),
-    (BYE_DISABLED, "ACCOUNT_DISABLED", False, "An admin has disabled the account."),
-)
+BYES: Final = tuple((bye.code, bye.reason, bye.reconnect, bye.meaning) for bye in ALL_BYES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +106,8 @@ def ack_errors() -> list[AckRow]:
 def connect_errors() -> list[AckRow]:
     """What `connect_error` can carry in its `data`."""
     rows = [
-        AckRow(error.code, error.retryable, error.detail, "connect") for error in (Unauthenticated, Draining)
+        AckRow(error.code, error.retryable, error.detail, "connect")
+        for error in (Unauthenticated, Draining, ConnectTimeout)
     ]
     return [*rows, AckRow(INTERNAL, True, "A defect of ours; the message names its id.", "connect")]
 

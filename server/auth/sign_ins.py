@@ -145,6 +145,11 @@ class SignIns:
             self._trust(principal.family_id)
         return principal
 
+    async def renew(self, access_token: str) -> tuple[Principal, int]:
+        """`authenticate`, and when the token expires. Raises the same."""
+        principal = await self.authenticate(access_token)
+        return principal, self._access.expires_at_ms(access_token)
+
     def verify(self, access_token: str) -> Principal:
         """The caller, as far as is known without asking the store: for sockets, which are closed when their family ends.
 

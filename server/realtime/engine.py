@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 import engineio
 from aiohttp import web
 
+from chat.byes import NO_PONG, SLOW, Bye
 from server.realtime import codec
 from server.realtime.options import SocketOptions
 from server.realtime.outgoing import Outgoing
+from server.realtime.turnstile import Turnstile
 from server.realtime.websocket import WebSocket
 
 _WEBSOCKET_ONLY: Final = (
@@ -51,6 +53,10 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio shi
         self._options = options
         self.links: dict[str, WebSocket] = {}
         self.draining = False
+        #: Who comes and who goes passes here.
+        self.door = Turnstile(options.at_the_door)
+        #: Parts from a client: says why, where it may still be heard, and closes.
+        self.dismiss: Callable[[str, Bye | None], None] = lambda eio_sid, _bye: self.abort(eio_sid)
 
     def create_queue(self, *_args: Any, **_kwargs: Any) -> Outgoing:
         """Each socket's queue of packets to send."""
@@ -62,6 +68,9 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio shi
             return self._problem(request, 503, "DRAINING", _DRAINING)
         if request.query.get("transport", "polling") != "websocket":
             return self._problem(request, 400, "WEBSOCKET_ONLY", _WEBSOCKET_ONLY)
+        await self.door.enter()
+        if self.draining:
+            return self._problem(request, 503, "DRAINING", _DRAINING)
         response: web.StreamResponse = await super().handle_request(request)
         return response
 
@@ -93,14 +102,17 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio shi
             link.abort()
 
     def sweep(self) -> int:
-        """Cut the clients that take nothing, or no longer answer pings; how many there were."""
+        """Part from the clients that take nothing, or no longer answer pings; how many there were."""
         cut = 0
         now_s = time.time()  # the library's own measure of a ping
         for eio_sid, socket in list(self.sockets.items()):
             asked_at_s = socket.last_ping
+            if socket.queue.leaving:
+                continue
             silent = asked_at_s is not None and now_s - asked_at_s > self.ping_timeout and socket.connected
-            if silent or socket.queue.stalled_s() > self._options.stall_s:
-                self.abort(eio_sid)
+            slow = socket.queue.stalled_s() > self._options.stall_s
+            if slow or silent:
+                self.dismiss(eio_sid, SLOW if slow else NO_PONG)
                 cut += 1
         return cut
 

@@ -17,8 +17,8 @@ class Outgoing(asyncio.Queue[Any]):
         self.held_bytes = 0
         #: Somebody will look soon whether this client takes what waits.
         self.suspected = False
-        #: The client is being cut off: nothing more is queued.
-        self.given_up = False
+        #: The client is told goodbye: nothing more is queued for it, and nothing more taken from it.
+        self.leaving = False
         self._progress_at_s = 0.0
 
     def _put(self, item: Any) -> None:
@@ -32,6 +32,16 @@ class Outgoing(asyncio.Queue[Any]):
         """The socket took the frame."""
         self.held_bytes = max(0, self.held_bytes - size_of(frame))
         self._progress_at_s = _now_s()
+
+    def drop_waiting(self) -> None:
+        """Drop what the writer has not begun with."""
+        while not self.empty():
+            packet = self.get_nowait()
+            self.task_done()
+            if packet is None:
+                self.put_nowait(None)
+                return
+            self.held_bytes = max(0, self.held_bytes - size_of(packet.encode()))
 
     def stalled_s(self) -> float:
         """For how long something has been waiting while nothing was taken."""

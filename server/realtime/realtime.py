@@ -16,6 +16,7 @@ from chat.push import Push
 from chat.service import ChatService
 from server.http.address import client_address
 from server.realtime.bus import Bus
+from server.realtime.farewell import Farewell
 from server.realtime.options import SocketOptions
 from server.realtime.server import RealtimeServer
 from server.realtime.transport import RoomTransport
@@ -48,6 +49,7 @@ class Realtime:
         self.options = options or SocketOptions()
         self.server = RealtimeServer(self.options)
         self.transport = RoomTransport(self.server, goodbye_s=self.options.goodbye_s, bus=bus)
+        self.server.eio.dismiss = Farewell(self.server, self.transport)
         #: The only way to send events to clients.
         self.push = Push(self.transport)
         #: Who looks at which session, and who is connected.
@@ -78,7 +80,7 @@ class Realtime:
         handlers: Mapping[str, Handler] | None = None,
     ) -> None:
         """Serve the chat at `path` of the application, from its start until its shutdown. Call once, before
-        it starts. `handlers` serve the events that are not the chat's own.
+        it starts. `handlers` serve the events of the table that are not the chat's own, by name.
         """
         self.namespace = ChatNamespace(
             chat=chat,
@@ -91,9 +93,11 @@ class Realtime:
             under_way=self.options.inbox_under_way,
             on_event=on_event,
             handlers=handlers,
+            limits=self.options.limits,
         )
         self.server.register_namespace(self.namespace)
         self.server.take = self.namespace.take
+        self.server.unreadable = self.namespace.unreadable
         self.server.space = self.namespace.space
         app.router.add_route("*", f"/{path.strip('/')}/", self.server.eio.handle_request)
         app.cleanup_ctx.append(self._sweeping)

@@ -11,6 +11,7 @@ import structlog
 from engineio import packet as eio_packet
 from socketio import packet as sio_packet
 
+from chat.byes import BAD_PACKET, SLOW
 from server.realtime import codec
 from server.realtime.engine import Engine
 from server.realtime.options import SocketOptions
@@ -47,12 +48,16 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
         super().__init__(client_manager=IndexedManager(), logger=logger, json=codec, always_connect=False)
         #: Takes an event and, once, gives its acknowledgement to the last argument.
         self.take: Callable[[str, object, object, Callable[[dict[str, Any]], None]], None] | None = None
+        #: Counts an event that could not be read; the refusal, if there were too many.
+        self.unreadable: Callable[[str], dict[str, Any] | None] = lambda _sid: None
         #: Waits until a connection can take another event.
         self.space: Callable[[str | None, float], Awaitable[None]] | None = None
         #: Ephemeral events that lagging clients were spared, and clients that were cut off.
         self.shed = 0
         self.cut = 0
         self._reapers: dict[str, asyncio.TimerHandle] = {}
+        #: Sockets that have heard why they are not connected.
+        self._told: set[str] = set()
 
     def _engineio_server_class(self) -> Callable[..., Engine]:
         return lambda **_kwargs: Engine(self._options)
@@ -65,7 +70,7 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
         if socket is None or socket.closed or socket.closing:
             return
         queue = socket.queue
-        if queue.given_up or (ephemeral and queue.held_bytes > self._options.shed_bytes):
+        if queue.leaving or (ephemeral and queue.held_bytes > self._options.shed_bytes):
             self.shed += ephemeral
             return
         queue.put_nowait(packet)
@@ -84,11 +89,10 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
 
     def _cut_if_lagging(self, eio_sid: str, queue: Outgoing) -> None:
         queue.suspected = False
-        if queue.held_bytes > self._options.cut_bytes and not queue.given_up:
-            queue.given_up = True
+        if queue.held_bytes > self._options.cut_bytes and not queue.leaving:
             self.cut += 1
             log.info("slow_client_cut", held_bytes=queue.held_bytes)
-            self.eio.abort(eio_sid)
+            self.eio.dismiss(eio_sid, SLOW)
 
     async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
         """Acknowledgements and the library's own packets go the same way as events."""
@@ -99,15 +103,18 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
     # --- in ---
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is None or socket.queue.leaving:
+            return
         if self._breaks_protocol(eio_sid, data):
-            self.eio.abort(eio_sid)
+            self.eio.dismiss(eio_sid, BAD_PACKET)
             return
         try:
             await super()._handle_eio_message(eio_sid, data)
         except Exception as exc:  # noqa: BLE001  whatever a client can send must not fill our log with tracebacks
-            log.info("bad_packet", error=type(exc).__name__)
             if not await self._answer_bad_json(eio_sid, data):
-                self.eio.abort(eio_sid)
+                log.info("bad_packet", error=type(exc).__name__)
+                self.eio.dismiss(eio_sid, BAD_PACKET)
 
     def _breaks_protocol(self, eio_sid: str, data: Any) -> bool:
         """Attachments by the million, and text where an announced attachment is due."""
@@ -121,11 +128,11 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
     async def _answer_bad_json(self, eio_sid: str, data: Any) -> bool:
         """An event whose payload cannot be read is still owed its one acknowledgement."""
         event = _EVENT_WITH_ID.match(data) if isinstance(data, str) else None
-        if event is None or self.manager.sid_from_eio_sid(eio_sid, "/") is None:
+        sid = self.manager.sid_from_eio_sid(eio_sid, "/")
+        if event is None or sid is None:
             return False
-        await self._send_packet(
-            eio_sid, self.packet_class(sio_packet.ACK, id=int(event[1]), data=[_NOT_JSON])
-        )
+        ack = self.unreadable(sid) or _NOT_JSON
+        await self._send_packet(eio_sid, self.packet_class(sio_packet.ACK, id=int(event[1]), data=[ack]))
         return True
 
     async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:  # noqa: A002  the library's name
@@ -153,6 +160,10 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
         await super()._handle_eio_connect(eio_sid, environ)
         self._arm(eio_sid)
 
+    async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
+        await super()._handle_connect(eio_sid, namespace, data)
+        self._told.add(eio_sid)
+
     async def _handle_disconnect(self, eio_sid: str, namespace: str | None, reason: Any = None) -> None:
         await super()._handle_disconnect(eio_sid, namespace, reason)
         self._arm(eio_sid)
@@ -162,6 +173,7 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
             await super()._handle_eio_disconnect(eio_sid, reason)
         finally:
             self._binary_packet.pop(eio_sid, None)
+            self._told.discard(eio_sid)
             if handle := self._reapers.pop(eio_sid, None):
                 handle.cancel()
 
@@ -175,4 +187,7 @@ class RealtimeServer(socketio.AsyncServer):  # type: ignore[misc]  # python-sock
     def _reap(self, eio_sid: str) -> None:
         self._reapers.pop(eio_sid, None)
         if self.manager.sid_from_eio_sid(eio_sid, "/") is None:
-            self.eio.abort(eio_sid)
+            if eio_sid in self._told:
+                self.eio.abort(eio_sid)
+            else:
+                self.eio.dismiss(eio_sid, None)

@@ -13,9 +13,10 @@ from aiohttp import web
 
 from chat.connections import Connection
 from chat.consult_events import CLIENT_CONSULT_EVENTS
-from chat.errors import NotFound, Unauthenticated
+from chat.errors import NotFound, Unauthenticated, Unavailable
 from chat.ports import Principal
 from chat.service import ChatService
+from chat.token_refresh import TokenRefresh
 from server.realtime import Realtime, SocketOptions
 from server.storage.sqlite.engine import SqliteOptions, open_database
 from server.storage.sqlite.messages import SqliteMessageStore, open_message_store
@@ -86,6 +87,16 @@ def authenticate(token: str) -> Principal:
     if user_id not in {USER, LAWYER, STRANGER} and not user_id.startswith("many_"):
         raise Unauthenticated
     return Principal(user_id, "LAWYER" if user_id == LAWYER else "USER", family or None)
+
+
+#: When every token of this world expires.
+EXPIRES_MS = 1_767_225_600_000
+
+
+async def renew(token: str) -> tuple[Principal, int]:
+    if token == "away":
+        raise Unavailable
+    return authenticate(token), EXPIRES_MS
 
 
 @dataclass
@@ -166,7 +177,12 @@ async def world(tmp_path: Path, options: SocketOptions | None = None) -> AsyncIt
         app = web.Application()
         # Who asks whom is billing's business, and there is none here: to everybody else's events there is nothing.
         elsewhere = {event.name: _nothing for event in CLIENT_CONSULT_EVENTS}
-        realtime.attach(app, chat=chat, authenticate=authenticate, handlers=elsewhere)
+        realtime.attach(
+            app,
+            chat=chat,
+            authenticate=authenticate,
+            handlers={"auth:refresh": TokenRefresh(renew), **elsewhere},
+        )
         runner = web.AppRunner(app, shutdown_timeout=5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -20,6 +20,7 @@ import pytest
 import socketio
 from socketio.exceptions import ConnectionError as ConnectionRefused
 
+from chat.event_types import SessionPayload
 from chat.events import CLIENT_EVENTS
 from server.auth.model import Role
 from server.ids import new_id
@@ -637,6 +638,9 @@ EVENTS: Final = (
         )
         for name in names
     ),
+    # No session's: whoever is connected refreshes their own log-in, with their own token alone.
+    event("auth:refresh", "none",         "ok        OTHER_PERSON OTHER_PERSON OTHER_PERSON OTHER_PERSON OTHER_PERSON OTHER_PERSON",
+          token="{user.token}"),
 )
 # fmt: on
 
@@ -862,7 +866,11 @@ def test_every_route_has_its_rows() -> None:
 
 def test_every_event_has_its_rows() -> None:
     assert {(row.event, row.session) for row in EVENTS} == {
-        (name, session) for name in CLIENT_EVENTS for session in ("running", "ended", "unknown")
+        (name, session)
+        for name, event in CLIENT_EVENTS.items()
+        for session in (
+            ("running", "ended", "unknown") if issubclass(event.payload, SessionPayload) else ("none",)
+        )
     }
 
 
@@ -948,7 +956,9 @@ async def test_who_may_say_what_on_a_socket(town: Town) -> None:
         for caller, cell in sorted(row.cells.items(), key=lambda item: item[1] == "ok"):
             socket = await town.api.connect(town.people[caller].token)
             before = town.api.everything()
-            ack = await socket.call(row.event, {**row.payload, "sessionId": town.ids[row.session]})
+            about = {} if row.session == "none" else {"sessionId": town.ids[row.session]}
+            payload = json.loads(town._filled(json.dumps(row.payload), town.ids))
+            ack = await socket.call(row.event, {**payload, **about})
             heard = "ok" if ack["ok"] else ack["error"]["code"]
             if heard != cell:
                 wrong.append(f"{row}: {caller} hears {ack}")

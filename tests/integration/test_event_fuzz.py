@@ -31,6 +31,8 @@ SESSION: Final = "the session"
 LAWYER_ID: Final = "the lawyer"
 #: A run of one session has no request that could be answered, and its user is with the lawyer already.
 NEVER_GRANTED: Final = frozenset(name for name in CLIENT_EVENTS if name.startswith("consult:"))
+#: Stands for the access token of whoever sends.
+TOKEN: Final = "the token"
 #: Batches a second that two shared cores manage with ease.
 _BATCHES_A_SECOND: Final = 4
 
@@ -58,6 +60,7 @@ SOUND: Final[dict[str, st.SearchStrategy[Any]]] = {
     "isTyping": st.booleans(),
     "lawyerId": st.just(LAWYER_ID),
     "maxAmount": st.sampled_from(["100.00", "1", "0.001", "-1"]),
+    "token": st.just(TOKEN),
 }
 
 
@@ -100,8 +103,12 @@ class Run:
         async with raw(self._port) as client:
             await client.login(self._token)
             for number, (name, arguments) in enumerate(sent):
-                text = json.dumps([name, *arguments]).replace(SESSION, self._session_id)
-                text = text.replace(LAWYER_ID, self._lawyer_id)
+                text = (
+                    json.dumps([name, *arguments])
+                    .replace(SESSION, self._session_id)
+                    .replace(LAWYER_ID, self._lawyer_id)
+                    .replace(TOKEN, self._token)
+                )
                 await client.ws.send_str(f"42{number}{text}")
             await self._wait(client, len(sent))
             await client.ws.send_str(f'42{len(sent)}["are you well"]')

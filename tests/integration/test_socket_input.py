@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from chat.event_types import Failure
+from chat.byes import BAD_PACKET, TOO_LARGE, Bye
+from chat.event_types import Failure, SessionPayload
 from chat.events import CLIENT_EVENTS
-from tests.integration.socket_world import LAWYER, SESSION, USER, World, gone, raw, world
+from tests.integration.socket_world import LAWYER, SESSION, USER, Raw, World, gone, raw, world
 
 
 @pytest.fixture
@@ -31,7 +32,10 @@ VALID: dict[str, dict[str, Any]] = {
     "consult:cancel": {"sessionId": SESSION},
     "consult:queue": {"lawyerId": LAWYER},
     "consult:unqueue": {"lawyerId": LAWYER},
+    "auth:refresh": {"token": USER},
 }
+#: Events that concern one session.
+OF_A_SESSION = [name for name, event in CLIENT_EVENTS.items() if issubclass(event.payload, SessionPayload)]
 #: Sent as JSON text, since a proper JSON library would not write all of it.
 NO_ID = ["null", "17", "true", "[]", "{}", '""', '"\\u0000"', '"नमस्ते"', '"a\\nb"', f'"{"x" * 129}"']
 NO_SEQ = [
@@ -63,14 +67,11 @@ NO_IDS = [
 ]  # fmt: skip
 NO_MESSAGE_ID = ["17", "true", "[]", "{}", '""', f'"{"x" * 257}"', '"\\ud83d"']
 
+NO_TOKEN = ["null", "17", "true", "[]", "{}", '""', '"\\u0000"', '"नमस्ते"', '"a\\nb"', f'"{"x" * 8193}"']
+
 CASES = [
-    *(
-        (event, name, bad)
-        for event in VALID
-        for name in ("sessionId", "lawyerId")
-        if name in VALID[event]
-        for bad in NO_ID
-    ),
+    *((event, "sessionId", bad) for event in OF_A_SESSION for bad in NO_ID),
+    *((event, "lawyerId", bad) for event in VALID if "lawyerId" in VALID[event] for bad in NO_ID),
     *(("consult:request", "maxAmount", bad) for bad in NO_AMOUNT),
     *(("join_session", "afterSeq", bad) for bad in ["null", *NO_SEQ]),
     *(("join_session", "pendingIds", bad) for bad in NO_IDS),
@@ -80,6 +81,7 @@ CASES = [
     *(("message_delivered", "messageId", bad) for bad in NO_MESSAGE_ID),
     *(("mark_seen", "uptoSeq", bad) for bad in NO_SEQ),
     *(("typing", "isTyping", bad) for bad in NO_BOOL),
+    *(("auth:refresh", "token", bad) for bad in NO_TOKEN),
 ]
 
 
@@ -252,7 +254,7 @@ async def test_attachments_cannot_be_piled_up(w: World) -> None:
         await client.login()
         await client.ws.send_str('451000000-1["send_message",{}]')
 
-        assert await client.frame() == ""
+        await says_goodbye(client, BAD_PACKET)
 
 
 async def test_a_frame_too_large_is_not_read(w: World) -> None:
@@ -260,5 +262,19 @@ async def test_a_frame_too_large_is_not_read(w: World) -> None:
         await client.login()
         await client.ws.send_str('421["send_message",{"sessionId":"ses_1","body":"' + "x" * 200_000 + '"}]')
 
-        assert await client.frame() == ""
+        await says_goodbye(client, TOO_LARGE)
     assert await w.store.last_seq(SESSION) == 0
+
+
+async def says_goodbye(client: Raw, bye: Bye) -> None:
+    """Why, how long to stay away, and the end."""
+    name, view = json.loads((await client.until("42"))[2:])
+    least_ms, most_ms = bye.wait_ms or (0, 0)
+    assert (name, view["code"], view["reason"], view["reconnect"]) == (
+        "server:bye",
+        bye.code,
+        bye.reason,
+        True,
+    )
+    assert least_ms <= view["retryAfterMs"] <= most_ms
+    assert await client.frame() == ""

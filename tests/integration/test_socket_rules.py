@@ -333,6 +333,7 @@ async def test_a_client_told_to_reconnect_does_so_by_itself(w: World) -> None:
 
 async def test_shutdown_says_goodbye_and_closes_every_socket_in_time(w: World) -> None:
     """Left alone, one idle client would hold up a deploy for a minute."""
+    waits_ms: set[int] = set()
     clients = [
         await w.joined(USER),
         await w.joined(LAWYER),
@@ -348,9 +349,13 @@ async def test_shutdown_says_goodbye_and_closes_every_socket_in_time(w: World) -
         assert asyncio.get_running_loop().time() - started_s < 3
         for client in clients:
             await asyncio.wait_for(client.gone.wait(), 5)
-            assert client.told("server:bye") == [{"code": 3001, "reason": "DRAIN", "reconnect": True}]
+            (bye,) = client.told("server:bye")
+            assert (bye["code"], bye["reason"], bye["reconnect"]) == (3001, "DRAIN", True)
+            waits_ms.add(bye["retryAfterMs"])
             assert client.goodbye == socketio.AsyncClient.reason.TRANSPORT_ERROR
         assert len(w.realtime) == 0
+        assert len(waits_ms) > 5, "all of them at once would be a storm at the next process"
+        assert 500 <= min(waits_ms) <= max(waits_ms) <= 1_500
 
 
 async def test_what_was_taken_before_the_shutdown_is_stored_and_answered(w: World) -> None:
