@@ -120,7 +120,7 @@ class ServerEvent:
 
     name: str
     payload: type[View]
-    target: Literal["session", "user", "socket", "company"]
+    target: Literal["session", "user", "socket", "company", "person", "device"]
     doc: str
     ephemeral: bool = False
 

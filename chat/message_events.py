@@ -12,6 +12,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from chat.billing_events import BillView
+from chat.call_events import CallView, PartyId
 from chat.errors import IdempotencyMismatch, MessageNotFound, NotJoined, SessionNotActive
 from chat.event_types import (
     Ack,
@@ -50,10 +51,13 @@ Seq = Annotated[int, Field(ge=0, le=EVERYTHING)]
 
 
 class JoinSession(SessionPayload):
-    """`afterSeq` is the last message that the client has; `pendingIds` are its own messages that were never acknowledged."""
+    """`afterSeq` is the last message that the client has; `pendingIds` are its own messages that were never acknowledged; `partyId` is
+    the device's name in a call, for one that has connected again.
+    """
 
     after_seq: Seq = 0
     pending_ids: list[ClientMsgId] = Field(default_factory=list, max_length=MAX_PENDING_IDS)
+    party_id: PartyId | None = None
 
 
 class SendMessage(SessionPayload):
@@ -119,7 +123,9 @@ class StoredView(View):
 
 
 class JoinAck(Ack):
-    """What there is to catch up with. `stored` says which of the `pendingIds` are safe, by `clientMsgId`."""
+    """What there is to catch up with. `stored` says which of the `pendingIds` are safe, by `clientMsgId`; `call` is the one
+    that rings or runs.
+    """
 
     session_id: str
     last_seq: int
@@ -129,6 +135,7 @@ class JoinAck(Ack):
     presence: dict[str, Literal["ONLINE", "OFFLINE"]]
     billing: BillView
     stored: dict[str, StoredView]
+    call: CallView | None
 
 
 class SendAck(Ack):

@@ -28,6 +28,7 @@ from chat.message_events import (
     SendMessage,
     Typing,
 )
+from chat.model import Conversation
 from chat.ports import Authenticate, Principal, Transport
 from chat.presence import Presence
 from chat.push import Push, session_room, user_room
@@ -37,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 Ack = dict[str, Any]
 Handler = Callable[[Connection, Any], Awaitable[Ack]]
+#: What a join's answer has as `call`, for a connection that has joined the conversation, and the name of its device.
+CallOf = Callable[[Connection, Conversation, str | None], Awaitable[dict[str, Any] | None]]
 #: Sends an event's acknowledgement. When that cannot be written as JSON it raises, and gets another one.
 Answer = Callable[[Ack], None]
 
@@ -64,8 +67,9 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         under_way: int = UNDER_WAY,
         on_event: Callable[[str, str], None] = lambda _name, _outcome: None,
         handlers: Mapping[str, Handler] | None = None,
+        call_of: CallOf | None = None,
     ) -> None:
-        """`handlers` serve those events of the table that are not the chat's own, by name."""
+        """`handlers` serve those events of the table that are not the chat's own, by name. Without `call_of` there are no calls."""
         super().__init__("/")
         self._on_event = on_event
         self.connections = Connections()
@@ -78,6 +82,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         self._waiting = waiting
         self._under_way = under_way
         self._draining = False
+        self._call_of = call_of
         own: dict[str, Handler] = {
             "join_session": self.join_session,
             "send_message": self.send_message,
@@ -204,6 +209,8 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
                 after_seq=request.after_seq,
                 pending_ids=request.pending_ids,
             )
+            conversation = joined.page.conversation
+            call = self._call_of and await self._call_of(connection, conversation, request.party_id)
         except BaseException:
             if newly:
                 await self._leave(connection, session_id)
@@ -219,6 +226,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
                 "presence": await self._presence.of(session_id, page.conversation.participants),
                 "billing": joined.billing,
                 "stored": {key: wire.stored_view(message) for key, message in joined.stored.items()},
+                "call": call,
             }
         )
 

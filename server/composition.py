@@ -18,6 +18,8 @@ from billing_engine.consultations.takeover import WEB, WORKER, Takeover
 from billing_engine.errors import Unavailable
 from billing_engine.ledger.service import Ledger
 from billing_engine.payments.report import DailyReports
+from chat.calls.handlers import CallHandlers
+from chat.calls.service import CallService
 from chat.errors import Unauthenticated as NotAuthenticated
 from chat.namespace import BYE_DISABLED, BYE_TOKEN
 from chat.ports import Principal as SocketPrincipal
@@ -28,6 +30,7 @@ from server.app import build_app
 from server.auth.accounts import Accounts
 from server.auth.model import Ended, SignOut
 from server.auth.sign_ins import SignIns
+from server.call_endings import CallEndings
 from server.clock import SystemClock
 from server.company_news.delivery import Deliverer
 from server.company_news_room import open_company_news
@@ -55,6 +58,7 @@ from server.routing import Route
 from server.services import BillingGate, Services, Wired, rules_of, wire
 from server.settings import Settings
 from server.storage.backend import Storage, open_collections, open_storage
+from server.storage.repositories.calls import CollectionCalls
 from server.storage.repositories.idempotency import CollectionIdempotency
 from server.storage.repositories.payment_reports import report_doc
 from server.usage_room import UsageRoom
@@ -73,6 +77,8 @@ _PAYMENTS_EVERY_MS: Final = 1_000
 _USAGES_EVERY_MS: Final = 1_000
 #: How often somebody looks for AI calls whose credits nobody else gives back.
 _CALLS_EVERY_MS: Final = 1_000
+#: How often somebody looks for calls that rang for too long, and for those whose process has died.
+_CALLS_LOOKED_AT_EVERY_MS: Final = 1_000
 #: How often somebody looks whether a day is over that has not been compared with the gateways' lists.
 _REPORTS_EVERY_MS: Final = 600_000
 
@@ -133,12 +139,16 @@ async def build(
             email=settings.admin_email, password=settings.admin_password.get_secret_value()
         )
         app = await process.app(ROUTES)
+        call_handlers = CallHandlers(services.calls)
         process.realtime.attach(
             app,
             chat=process.chat,
             authenticate=_socket_principal(identity.sign_ins),
             on_event=process.metrics.event,
+            handlers=call_handlers.by_name,
+            call_of=call_handlers.rejoin,
         )
+        process.look_at_calls()
         _sample_sockets(process.metrics, process.realtime)
         identity.sign_ins.on_revoked(_close_sockets(process.realtime, process.between.bus))
         if settings.is_shared:
@@ -235,8 +245,20 @@ class _Process:
         realtime = _realtime(settings, between)
         gate = BillingGate()
         chat = ChatService(store=storage.messages, gate=gate, push=realtime.push, clock=clock, new_id=new_id)
+        calls = CallService(
+            store=await CollectionCalls.open(storage.collections),
+            chat=chat,
+            gate=gate,
+            push=realtime.push,
+            devices=realtime.transport,
+            clock=clock,
+            new_id=new_id,
+            ice=settings.ice_rules(),
+        )
         announcer = SocketAnnouncer()
-        notices = LowBalanceNotices(announcer, identity.outbox, realtime.presence.connected)
+        endings = CallEndings(announcer, calls)
+        stack.push_async_callback(endings.stop)
+        notices = LowBalanceNotices(endings, identity.outbox, realtime.presence.connected)
         stack.push_async_callback(notices.stop)
 
         async def member_ids(company_id: str) -> list[str]:
@@ -260,6 +282,7 @@ class _Process:
             identity=identity,
             ledger=ledger,
             chat=chat,
+            calls=calls,
             locks=between.locks,
             peers=between.peers,
             announcer=notices,
@@ -369,6 +392,14 @@ class _Process:
     def settle_calls(self, settle: Callable[[], Awaitable[object]]) -> None:
         """Give back AI credits that nobody else gives back. Not with the gateways' chores: one that hangs would keep them held."""
         job = Periodic("ai calls", settle, clock=self.clock, every_ms=_CALLS_EVERY_MS)
+        job.start()
+        self.stack.push_async_callback(job.stop)
+
+    def look_at_calls(self) -> None:
+        """Every process that serves does, for all: so a dead one leaves no call that rings or runs for ever."""
+        job = Periodic(
+            "calls", self.wired.services.calls.look, clock=self.clock, every_ms=_CALLS_LOOKED_AT_EVERY_MS
+        )
         job.start()
         self.stack.push_async_callback(job.stop)
 

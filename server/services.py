@@ -33,6 +33,7 @@ from billing_engine.usage.prices import PriceBook
 from billing_engine.usage.recharges import RechargeRules
 from billing_engine.usage.recharges import recharge_of as company_recharge_of
 from billing_engine.wallets.service import WalletRules, Wallets, recharge_of
+from chat.calls.service import CallService
 from chat.errors import NotFound as NoConversation
 from chat.service import ChatService
 from server.account_sessions import AccountStanding, SessionsOfAccounts
@@ -115,6 +116,7 @@ class Services:
     consultations: Consultations
     engine: Engine
     chat: ChatService
+    calls: CallService
     lawyers: LawyerService
     reviews: ReviewService
     earnings: EarningsService
@@ -198,6 +200,7 @@ async def wire(
     identity: Identity,
     ledger: Ledger,
     chat: ChatService,
+    calls: CallService,
     locks: Locks,
     peers: Peers,
     announcer: Announcer,
@@ -437,6 +440,7 @@ async def wire(
         consultations=consultations,
         engine=engine,
         chat=chat,
+        calls=calls,
         lawyers=lawyers,
         reviews=ReviewService(reviews=reviews, ratings=ratings, sessions=sessions, clock=clock),
         earnings=EarningsService(

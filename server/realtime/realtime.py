@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from chat.namespace import ChatNamespace
+from chat.namespace import CallOf, ChatNamespace, Handler
 from chat.ports import Authenticate
 from chat.presence import Presence, PresenceStore
 from chat.push import Push
@@ -69,6 +69,8 @@ class Realtime:
         authenticate: Authenticate,
         path: str = "socket.io",
         on_event: Callable[[str, str], None] = lambda _name, _outcome: None,
+        handlers: Mapping[str, Handler] | None = None,
+        call_of: CallOf | None = None,
     ) -> None:
         """Serve the chat at `path` of the application, from its start until its shutdown. Call once, before
         it starts.
@@ -83,6 +85,8 @@ class Realtime:
             waiting=self.options.inbox_waiting,
             under_way=self.options.inbox_under_way,
             on_event=on_event,
+            handlers=handlers,
+            call_of=call_of,
         )
         self.server.register_namespace(self.namespace)
         self.server.take = self.namespace.take

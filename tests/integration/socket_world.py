@@ -11,12 +11,15 @@ import aiohttp
 import socketio
 from aiohttp import web
 
+from chat.calls.handlers import CallHandlers
+from chat.calls.service import CallService
 from chat.errors import Unauthenticated
 from chat.ports import Principal
 from chat.service import ChatService
 from server.realtime import Realtime, SocketOptions
 from server.storage.sqlite.engine import SqliteOptions, open_database
 from server.storage.sqlite.messages import SqliteMessageStore, open_message_store
+from tests.support.calls import call_service
 
 SESSION = "ses_1"
 USER = "usr_1"
@@ -88,6 +91,7 @@ class World:
     gate: Gate
     clock: ManualClock
     runner: web.AppRunner
+    calls: CallService
     clients: list[socketio.AsyncClient] = field(default_factory=list)
 
     async def connect(self, token: str, **options: Any) -> "Client":
@@ -153,14 +157,18 @@ async def world(tmp_path: Path, options: SocketOptions | None = None) -> AsyncIt
         realtime = Realtime(options)
         gate, clock = Gate(), ManualClock()
         chat = ChatService(store=store, gate=gate, push=realtime.push, clock=clock)
+        calls = await call_service(db, realtime, chat=chat, gate=gate, clock=clock)
+        handlers = CallHandlers(calls)
         app = web.Application()
-        realtime.attach(app, chat=chat, authenticate=authenticate)
+        realtime.attach(
+            app, chat=chat, authenticate=authenticate, handlers=handlers.by_name, call_of=handlers.rejoin
+        )
         runner = web.AppRunner(app, shutdown_timeout=5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        the_world = World(f"http://127.0.0.1:{port}", port, realtime, chat, store, gate, clock, runner)
+        the_world = World(f"http://127.0.0.1:{port}", port, realtime, chat, store, gate, clock, runner, calls)
         await the_world.open()
         try:
             yield the_world
