@@ -38,6 +38,7 @@ _TAGS: Final = {
     "consultations": "Start, watch and end a paid session.",
     "refunds": "A consultation's price given back, and asked back.",
     "chat": "The messages of a session. Live ones come over Socket.IO.",
+    "calls": "Audio and video between the two of a session. Signalling goes over Socket.IO.",
     "reviews": "One to five stars after the end.",
     "earnings": "What a lawyer has earned.",
     "payouts": "Earnings that are paid out.",

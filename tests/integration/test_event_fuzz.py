@@ -52,6 +52,13 @@ SOUND: Final[dict[str, st.SearchStrategy[Any]]] = {
     "messageId": st.integers(0, 20).map(lambda seq: f"{SESSION}:{seq:09d}"),
     "pendingIds": st.lists(st.sampled_from(_IDS), max_size=4),
     "isTyping": st.booleans(),
+    "partyId": st.sampled_from(["p1", "p2"]),
+    "callId": st.sampled_from(["c1", "c2"]),
+    "media": st.sampled_from(["audio", "video"]),
+    "n": st.integers(1, 300),
+    "kind": st.sampled_from(["offer", "answer", "candidates", "restart"]),
+    "sdp": st.sampled_from(["v=0", "v=0\r\n" * 1_000, "x" * 32_768]),
+    "candidates": st.lists(st.just({"candidate": ""}), max_size=3),
 }
 
 

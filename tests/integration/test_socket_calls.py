@@ -98,7 +98,9 @@ async def test_signals_reach_the_device_in_the_call_and_no_other(w: World) -> No
     (answer,) = await user.hears("rtc:signal")
     assert answer["kind"] == "answer"
     for other in others:
-        assert (await other.call("rtc:ice_config", {"sessionId": SESSION})) is not None  # all before it has arrived
+        assert (
+            await other.call("rtc:ice_config", {"sessionId": SESSION})
+        ) is not None  # all before it has arrived
         assert "rtc:signal" not in rtc(other)
 
 
@@ -274,7 +276,11 @@ async def test_whoever_joins_late_knows_of_the_call_and_is_not_in_it(w: World) -
     await user.call("rtc:hangup", {"sessionId": SESSION, "callId": call["callId"]})
     over = await late.call("join_session", {"sessionId": SESSION, "partyId": "l1"})
 
-    assert [(ack["call"] or {}).get("state") for ack in (ringing, running, over)] == ["RINGING", "CONNECTED", None]
+    assert [(ack["call"] or {}).get("state") for ack in (ringing, running, over)] == [
+        "RINGING",
+        "CONNECTED",
+        None,
+    ]
     await signalled(user, call["callId"])
     assert "rtc:signal" not in rtc(late)
 
