@@ -6,6 +6,7 @@ from chat.errors import Conflict, IdempotencyMismatch, NotFound
 class CallNotFound(NotFound):
     """The session is the caller's own, the call is not its current one."""
 
+    code = "CALL_NOT_FOUND"
     detail = "There is no such call in this session."
 
 

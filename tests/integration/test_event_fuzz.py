@@ -27,6 +27,8 @@ SCHEMAS: Final = DocumentSchemas(DOCUMENT)
 MESSAGES: Final = DOCUMENT["components"]["messages"]
 #: Stands for the session of the run, which exists only once the server does.
 SESSION: Final = "the session"
+#: Stands for the last call that anybody was told of.
+CALL: Final = "the call"
 #: Batches a second that two shared cores manage with ease.
 _BATCHES_A_SECOND: Final = 4
 
@@ -52,14 +54,24 @@ SOUND: Final[dict[str, st.SearchStrategy[Any]]] = {
     "messageId": st.integers(0, 20).map(lambda seq: f"{SESSION}:{seq:09d}"),
     "pendingIds": st.lists(st.sampled_from(_IDS), max_size=4),
     "isTyping": st.booleans(),
-    "partyId": st.sampled_from(["p1", "p2"]),
-    "callId": st.sampled_from(["c1", "c2"]),
+    "partyId": st.sampled_from(["p1", "p1", "p2"]),
+    "callId": st.just(CALL),
     "media": st.sampled_from(["audio", "video"]),
     "n": st.integers(1, 300),
     "kind": st.sampled_from(["offer", "answer", "candidates", "restart"]),
     "sdp": st.sampled_from(["v=0", "v=0\r\n" * 1_000, "x" * 32_768]),
     "candidates": st.lists(st.just({"candidate": ""}), max_size=3),
 }
+
+
+#: By turns, each person over a connection of their own.
+_OF_CALL: Final = {"sessionId": SESSION, "callId": CALL}
+_OFFER: Final = {**_OF_CALL, "n": 1, "kind": "offer", "sdp": "v=0"}
+A_CALL: Final[list[tuple[str, list[tuple[str, list[Any]]]]]] = [
+    ("USER", [("rtc:invite", [{"sessionId": SESSION, "partyId": "p1", "media": "audio"}])]),
+    ("LAWYER", [("rtc:accept", [{**_OF_CALL, "partyId": "p2"}]), ("rtc:signal", [_OFFER])]),
+    ("USER", [("rtc:hangup", [_OF_CALL]), ("rtc:reject", [_OF_CALL])]),
+]
 
 
 def once_in(times: int) -> st.SearchStrategy[bool]:
@@ -87,10 +99,11 @@ def events(draw: st.DrawFn) -> tuple[str, list[Any]]:
 class Run:
     """One batch of one person: what was sent, and every acknowledgement by its number."""
 
-    def __init__(self, server: FuzzedServer, session_id: str, token: str) -> None:
+    def __init__(self, server: FuzzedServer, session_id: str, token: str, call_id: str = "none") -> None:
         self._port = int(urlsplit(server.process.url).port or 0)
         self._session_id = session_id
         self._token = token
+        self.call_id = call_id
         self.answers: Counter[int] = Counter()
         self.acks: dict[int, Any] = {}
         self.told: list[tuple[str, Any]] = []
@@ -100,7 +113,11 @@ class Run:
         async with raw(self._port) as client:
             await client.login(self._token)
             for number, (name, arguments) in enumerate(sent):
-                text = json.dumps([name, *arguments]).replace(SESSION, self._session_id)
+                text = (
+                    json.dumps([name, *arguments])
+                    .replace(SESSION, self._session_id)
+                    .replace(CALL, self.call_id)
+                )
                 await client.ws.send_str(f"42{number}{text}")
             await self._wait(client, len(sent))
             await client.ws.send_str(f'42{len(sent)}["are you well"]')
@@ -113,7 +130,9 @@ class Run:
             head, bracket, rest = frame.partition("[")
             if head.startswith("43"):
                 self.answers[int(head[2:])] += 1
-                (self.acks[int(head[2:])],) = json.loads(bracket + rest)
+                (ack,) = json.loads(bracket + rest)
+                self.acks[int(head[2:])] = ack
+                self.call_id = (ack.get("call") or {}).get("callId", self.call_id)
             elif head == "42":
                 self.told.append(tuple(json.loads(bracket + rest)))
 
@@ -139,6 +158,7 @@ def test_every_event_is_answered_once_and_as_documented(tmp_path: Path) -> None:
         tokens = {role: server.token(role) for role in PEOPLE}
         lawyer_id = server.call("GET", "/auth/me", token=tokens["LAWYER"])["id"]
         outcomes: Counter[tuple[str, bool]] = Counter()
+        calls = ["none"]
         started = server.call("POST", "/consult/start", {"lawyerId": lawyer_id}, tokens["USER"])
 
         @settings(
@@ -150,11 +170,18 @@ def test_every_event_is_answered_once_and_as_documented(tmp_path: Path) -> None:
         )
         @given(st.sampled_from(PEOPLE), st.lists(events(), min_size=10, max_size=30))
         def batch(role: str, sent: list[tuple[str, list[Any]]]) -> None:
-            run = Run(server, started["sessionId"], tokens[role])
+            carry_out(role, sent)
+
+        def carry_out(role: str, sent: list[tuple[str, list[Any]]]) -> None:
+            run = Run(server, started["sessionId"], tokens[role], calls[-1])
             runner.run(run.send(sent))
+            calls.append(run.call_id)
             assert_answered_as_documented(sent, run)
             outcomes.update((name, run.acks[number]["ok"]) for number, (name, _) in enumerate(sent))
 
+        # Chance alone would hardly bring two people into one call.
+        for role, sent in A_CALL:
+            carry_out(role, sent)
         batch()
 
         assert outcomes.keys() >= {(name, ok) for name in CLIENT_EVENTS for ok in (True, False)}, (

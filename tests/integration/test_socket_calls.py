@@ -130,7 +130,7 @@ async def test_nobody_but_the_two_devices_may_say_anything(w: World) -> None:
     assert (await accepted(lawyer, call["callId"]))["ok"]
 
     assert code(await signalled(second, call["callId"])) == "NOT_BOUND"
-    assert code(await signalled(user, "another")) == "NOT_FOUND"
+    assert code(await signalled(user, "another")) == "CALL_NOT_FOUND"
     invite = {"sessionId": SESSION, "partyId": "s1", "media": "audio"}
     assert code(await second.call("rtc:invite", invite)) == "CALL_RUNNING"
     for event in ("rtc:reject", "rtc:hangup"):
@@ -156,7 +156,7 @@ async def test_a_rejected_and_a_cancelled_call_stop_ringing_everywhere(w: World)
     for client in (user, lawyer, phone):
         assert (await client.hears("rtc:ended", 2))[1]["reason"] == "CANCELLED"
     assert code(await accepted(lawyer, second["callId"])) == "CALL_OVER"
-    assert code(await accepted(lawyer, first["callId"])) == "NOT_FOUND"
+    assert code(await accepted(lawyer, first["callId"])) == "CALL_NOT_FOUND"
 
 
 async def test_hanging_up_ends_it_for_both_and_again_is_the_same(w: World) -> None:
