@@ -45,6 +45,8 @@ export class Call extends EventTarget {
   }
 
   reject() { return this.#ask("rtc:reject", { sessionId: this.sessionId, callId: this.call.callId }); }
+  // Look for a new way, after a change of networks for instance. Only the caller can; the other side's state comes along.
+  restart() { this.#inTurn(() => this.#offer("restart")); }
   hangUp() { return this.#ask("rtc:hangup", { sessionId: this.sessionId, callId: this.call.callId }); }
 
   // --- what the two devices tell each other

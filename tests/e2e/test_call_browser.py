@@ -1,4 +1,7 @@
-"""A call between two real browsers, through the page of `examples/call/`: set up by our signalling, ended by an empty wallet."""
+"""A call between two real browsers, through the page of `examples/call/`: set up by our signalling, ended by an empty wallet.
+
+Once from device to device, and once through a real coturn that knows nothing of us but the secret.
+"""
 
 import asyncio
 import shutil
@@ -13,6 +16,7 @@ from playwright.async_api import Page, async_playwright
 
 from tests.e2e.people import Person, people_of
 from tests.support.chromium import chromium
+from tests.support.coturn import coturn
 from tests.support.server_process import QUICK, ServerProcess
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
@@ -33,6 +37,15 @@ _RECEIVED: Final = """async () => {
   const stats = [...(await window.call.peer.getStats()).values()];
   return stats.filter((one) => one.type === "inbound-rtp").reduce((sum, one) => sum + (one.bytesReceived ?? 0), 0);
 }"""
+
+#: How the two are connected: the kind of the local end.
+_WAY: Final = """async () => {
+  const stats = await window.call.peer.getStats();
+  const transport = [...stats.values()].find((one) => one.type === "transport");
+  return stats.get(stats.get(transport.selectedCandidatePairId).localCandidateId).candidateType;
+}"""
+#: What changes when the other side starts its ICE again.
+_UFRAG: Final = "() => /ice-ufrag:(\\S+)/.exec(window.call.peer.remoteDescription.sdp)[1]"
 
 
 @asynccontextmanager
@@ -86,13 +99,16 @@ async def still_paid(user: Person) -> None:
         await asyncio.sleep(0.8)
 
 
-async def test_two_browsers_talk_until_the_money_is_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["host", "relay"])
+async def test_two_browsers_talk_until_the_money_is_gone(tmp_path: Path, way: str) -> None:
     binary = chromium()
+    turn = coturn(tmp_path) if way == "relay" else None
     site = tmp_path / "site"
     site.mkdir()
     async with AsyncExitStack() as stack:
         origin = await stack.enter_async_context(the_page(site))
-        server = stack.enter_context(ServerProcess(tmp_path, **QUICK, CORS_ORIGINS=origin).start())
+        ice = await stack.enter_async_context(turn) if turn is not None else {}
+        server = stack.enter_context(ServerProcess(tmp_path, **QUICK, **ice, CORS_ORIGINS=origin).start())
         world = await stack.enter_async_context(people_of(server))
         playwright = await stack.enter_async_context(async_playwright())
         hers, his = [await opened(stack, playwright, binary, origin) for _ in range(2)]
@@ -109,6 +125,20 @@ async def test_two_browsers_talk_until_the_money_is_gone(tmp_path: Path) -> None
             for page in (hers, his):
                 await shows(page, "state", "connected")
                 await page.wait_for_function(f"async () => (await ({_RECEIVED})()) > 20000", polling=250)
+                assert await page.evaluate(_WAY) == way
+            # Both connections break; each is in the call again on its next one, and can say so.
+            for page in (hers, his):
+                before = await page.evaluate("() => window.call.socket.id")
+                await page.evaluate("() => window.call.socket.io.engine.close()")
+                await page.wait_for_function(
+                    "(before) => (window.call.socket.id ?? before) !== before", arg=before
+                )
+            ufrag = await his.evaluate(_UFRAG)
+            await hers.evaluate("() => window.call.restart()")
+            await his.wait_for_function(f"(before) => ({_UFRAG})() !== before", arg=ufrag)
+            await hers.wait_for_function("() => window.call.peer.signalingState === 'stable'")
+            for page in (hers, his):
+                await shows(page, "state", "connected")
         finally:
             paying.cancel()
             with suppress(asyncio.CancelledError):
