@@ -40,6 +40,18 @@ async def test_a_call_between_processes_is_set_up_signalled_and_ended(w: TwoWorl
         assert "rtc:signal" not in rtc(other)
 
 
+async def test_a_device_in_a_call_is_heard_by_others_before_it_is_answered(
+    w: TwoWorlds, valkey: Valkey
+) -> None:
+    """Whatever the other side says from then on arrives."""
+    user, lawyer = await w.a.joined(USER), await w.b.joined(LAWYER)
+
+    call = await invited(user)
+    assert f"p:{user.sio.get_sid()}" in channels(valkey)
+    await accepted(lawyer, call["callId"])
+    assert f"p:{lawyer.sio.get_sid()}" in channels(valkey)
+
+
 async def test_of_two_devices_at_two_processes_one_is_selected(w: TwoWorlds) -> None:
     user, here, there = await w.a.joined(USER), await w.a.joined(LAWYER), await w.b.joined(LAWYER)
     await heard_all(w.b, f"u:{LAWYER}")

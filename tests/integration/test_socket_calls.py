@@ -256,13 +256,18 @@ async def test_a_device_that_comes_back_is_in_the_call_again_and_hears_what_it_m
     assert len(await user.hears("rtc:state", 2)) == 2, "the other side may restart its ICE"
     assert (await signalled(back, call_id, 1, "answer"))["ok"]
     await user.hears("rtc:signal")
+    await back.call("join_session", {"sessionId": SESSION, "partyId": "l1"})
+    await user.call("rtc:ice_config", {"sessionId": SESSION})
+    assert len(user.told("rtc:state")) == 2, "the same socket is not news"
     # What is older than the window is not said again.
     w.clock.ms += REPLAY_MS
     late = await w.connect(LAWYER)
     assert (await late.call("join_session", {"sessionId": SESSION, "partyId": "l1"}))["call"] is not None
     await signalled(user, call_id, 3, "candidates")
     assert [signal["n"] for signal in await late.hears("rtc:signal")] == [3]
-    assert len(back.told("rtc:signal")) == 2, "the old socket is out of the call"
+    assert [signal["n"] for signal in back.told("rtc:signal")] == [1, 2, 1, 2], (
+        "the old socket is out of the call"
+    )
 
 
 async def test_whoever_joins_late_knows_of_the_call_and_is_not_in_it(w: World) -> None:
@@ -310,6 +315,7 @@ async def test_a_session_whose_end_nobody_told_loses_its_call_all_the_same(w: Wo
     user, lawyer = await w.joined(USER), await w.joined(LAWYER)
     await connected(user, lawyer)
     await w.chat.close(SESSION, at_ms=2_000_000)
+    assert (await user.call("join_session", {"sessionId": SESSION, "partyId": "u1"}))["call"] is None
 
     w.clock.ms += LOOK_MS
     assert await w.calls.look() == 1
@@ -332,6 +338,20 @@ async def test_a_running_call_is_told_again_in_case_it_was_lost(w: World) -> Non
     await user.hears("rtc:state", 2)
     assert (await lawyer.hears("rtc:state"))[0]["state"] == "CONNECTED"
     assert await w.calls.look() == 0
+
+
+async def test_signals_that_a_dead_process_left_are_forgotten_after_an_hour(w: World) -> None:
+    """They hold people's addresses."""
+    user, lawyer = await w.joined(USER), await w.joined(LAWYER)
+    call_id = await connected(user, lawyer)
+    await signalled(user, call_id)
+    store = w.calls._store
+
+    await w.calls.look()
+    assert len(await store.told_by(call_id, USER, since_ms=0)) == 1
+    w.clock.ms += 3_600_000
+    await w.calls.look()
+    assert await store.told_by(call_id, USER, since_ms=0) == []
 
 
 async def test_credentials_end_with_the_money(w: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat.calls.model import CallState, Device, EndedBy
+from chat.calls.model import LIFETIME_MS, CallState, Device, EndedBy
 from chat.errors import ChatError
 from tests.support.call_turns import DEAD, LAWYER, SESSION, USER, Stage, looked, run
 
@@ -210,6 +210,20 @@ def test_a_call_that_begins_while_its_session_ends_does_not_outlive_it(op: str, 
         assert_expected(result)
         call = play.stage.store.calls.get(SESSION)
         assert call is None or (call.state, call.reason) == (CallState.ENDED, EndedBy.SESSION_ENDED)
+
+    run(main())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_of_processes_that_look_at_once_one_ends_a_call(data: st.DataObject) -> None:
+    async def main() -> None:
+        play = Play(Stage(), {party: party for party in PARTIES})
+        await play.stage.turns.run([play.do("u1", "invite")], choosing(data))
+        play.stage.clock.ms += LIFETIME_MS
+        await play.stage.turns.run([play.stage.calls.look() for _ in range(3)], choosing(data))
+        told = [(room, payload["reason"]) for room, payload in play.stage.wire.told("rtc:ended")]
+        assert sorted(told) == [(f"u:{LAWYER}", "MISSED"), (f"u:{USER}", "MISSED")]
 
     run(main())
 

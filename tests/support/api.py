@@ -241,6 +241,7 @@ async def open_api(directory: Path, *, clock: ApiClock | None = None, **settings
         stack.enter_context(patch.object(composition, "SystemClock", lambda: clock))
         # Tests let days pass in one step: not every second of them needs a look at what is to be paid.
         stack.enter_context(patch.object(composition, "_PAYMENTS_EVERY_MS", 60_000))
+        stack.enter_context(patch.object(composition, "_CALLS_LOOKED_AT_EVERY_MS", 60_000))
         stack.enter_context(patch.object(backend, "open_database", watched))
         stack.enter_context(patch.object(services, "build_docs", _docs))
         server = await stack.enter_async_context(build(Settings(_env_file=None, **(usual | settings))))
