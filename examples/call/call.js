@@ -5,11 +5,10 @@ const BATCH_MS = 200;
 const WAITS_MS = 10_000;
 
 export class Call extends EventTarget {
-  // `socket` is connected (or will be) with the access token of one of the session's two people.
-  constructor(socket, sessionId) {
+  // `socket` is connected (or will be) with the access token of `userId`, one of the session's two people.
+  constructor(socket, sessionId, userId) {
     super();
-    this.socket = socket;
-    this.sessionId = sessionId;
+    Object.assign(this, { socket, sessionId, userId });
     // One name for this page, for as long as it lives: the server knows it again after a lost connection.
     this.partyId = crypto.randomUUID();
     this.call = null;
@@ -26,8 +25,11 @@ export class Call extends EventTarget {
   async join() {
     const { call } = await this.#ask("join_session", { sessionId: this.sessionId, partyId: this.partyId });
     if (!call) return this.call && this.#end({ reason: "HUNG_UP", callId: this.call.callId });
+    this.call = call;
     if (call.state === "CONNECTED" && this.#isMine(call)) return this.#connected(call);
-    if (call.state === "RINGING" && call.callerId !== this.userId) this.#show("ringing", (this.call = call));
+    if (call.state === "RINGING" && call.callerId !== this.userId) return this.#show("ringing", call);
+    // Another device of ours is in it, or was: from here it can be hung up.
+    this.#show(this.#isMine(call) ? "calling" : "elsewhere", call);
   }
 
   async invite(media) {

@@ -144,6 +144,12 @@ async def test_two_browsers_talk_until_the_money_is_gone(tmp_path: Path, way: st
             with suppress(asyncio.CancelledError):
                 await paying
 
+        # A page that is loaded anew is another device: it knows of the call, and is not in it.
+        if way == "host":
+            late = await opened(stack, playwright, binary, origin)
+            await joined(late, server, lawyer, session["sessionId"])
+            await shows(late, "state", "elsewhere")
+
         # Nobody hangs up: from here on the wallet decides.
         for page in (hers, his):
             await shows(page, "session", "WALLET_EMPTY")
