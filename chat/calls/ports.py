@@ -32,7 +32,7 @@ class CallStore(Protocol):
         ...
 
     async def told_by(self, call_id: str, person_id: str, *, since_ms: int) -> list[Signal]:
-        """What the person's device has told in this call since then, in order."""
+        """What the person's device has told in this call since then, by rising `n`; of very many the last ones."""
         ...
 
     async def forget(self, call_id: str) -> None:

@@ -244,7 +244,13 @@ class CallService:
         now_ms = self._clock.now_ms()
         calls = await self._store.due(now_ms, limit=_AT_ONCE)
         for call in calls:
-            await self._look_at(call)
+            try:
+                await self._look_at(call)
+            except Unavailable:
+                raise
+            except Exception:
+                # The next one is not to wait for ever for this one.
+                log.exception("call_not_looked_at", session_id=call.session_id)
         if now_ms >= self._tidies_at_ms:
             self._tidies_at_ms = now_ms + _TIDY_EVERY_MS
             await self._store.forget_before(now_ms - _FORGET_MS, limit=_AT_ONCE)
