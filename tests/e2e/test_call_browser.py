@@ -4,6 +4,7 @@ Once from device to device, and once through a real coturn that knows nothing of
 """
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -52,9 +53,12 @@ _UFRAG: Final = "() => /ice-ufrag:(\\S+)/.exec(window.call.peer.remoteDescriptio
 async def the_page(directory: Path) -> AsyncIterator[str]:
     """The example with the npm bundle beside it, as an app team would serve it; its origin."""
     if not BUNDLE.is_file():
-        pytest.skip(
+        message = (
             "NOT TESTED in a browser: the npm socket.io-client is missing (run `npm ci` in tests/e2e/js)"
         )
+        if os.environ.get("TARAZU_REQUIRE_NODE", "") not in ("", "0"):
+            pytest.fail(message)
+        pytest.skip(message)
     for file in (*EXAMPLE.iterdir(), BUNDLE):
         shutil.copy(file, directory)
     app = web.Application()

@@ -29,6 +29,8 @@ async def talking(api: Api, user: Person, session_id: str, lawyer: Person) -> tu
     call_id = (await hers.call("rtc:invite", invite))["call"]["callId"]
     accept = {"sessionId": session_id, "callId": call_id, "partyId": "l"}
     assert (await his.call("rtc:accept", accept))["ok"]
+    late = await (await api.connect(lawyer.token)).call("join_session", {"sessionId": session_id})
+    assert (late["call"]["callId"], late["call"]["state"]) == (call_id, "CONNECTED")
     return hers, his, call_id
 
 

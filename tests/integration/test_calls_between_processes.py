@@ -40,16 +40,24 @@ async def test_a_call_between_processes_is_set_up_signalled_and_ended(w: TwoWorl
         assert "rtc:signal" not in rtc(other)
 
 
-async def test_a_device_in_a_call_is_heard_by_others_before_it_is_answered(
-    w: TwoWorlds, valkey: Valkey
+async def test_a_device_is_heard_by_other_processes_before_it_is_in_the_call(
+    w: TwoWorlds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the other side says from then on arrives."""
-    user, lawyer = await w.a.joined(USER), await w.b.joined(LAWYER)
+    """Whatever the other side says from then on arrives: that its room is subscribed is waited for, and not hoped."""
+    user = await w.a.joined(USER)
+    asked: list[tuple[str, bool]] = []
+    subscribed = w.a.bus.subscribed
 
-    call = await invited(user)
-    assert f"p:{user.sio.get_sid()}" in channels(valkey)
-    await accepted(lawyer, call["callId"])
-    assert f"p:{lawyer.sio.get_sid()}" in channels(valkey)
+    async def watched(channel: str, *, patience_s: float) -> bool:
+        is_heard = await subscribed(channel, patience_s=patience_s)
+        asked.append((channel, is_heard))
+        return is_heard
+
+    monkeypatch.setattr(w.a.bus, "subscribed", watched)
+
+    await invited(user)
+
+    assert asked == [(f"p:{user.sio.get_sid()}", True)]
 
 
 async def test_of_two_devices_at_two_processes_one_is_selected(w: TwoWorlds) -> None:
