@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SECRET = "north north north north north north".replace(" ", "-")
+SECRET = "north-north-north-north-north-north"
 _PATIENCE_S = 20
 
 
