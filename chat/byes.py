@@ -11,7 +11,7 @@ from typing import Any, Final
 
 #: Clients told to come back after a deploy: so many of them a second.
 _RETURNS_A_SECOND: Final = 200
-_LONGEST_SPREAD_MS: Final = 15_000
+_LONGEST_SPREAD_MS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)

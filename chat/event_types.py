@@ -125,7 +125,7 @@ class ServerEvent:
 
     name: str
     payload: type[View]
-    target: Literal["session", "user", "person", "socket", "company"]
+    target: Literal["session", "user", "person", "socket", "device", "company"]
     doc: str
     ephemeral: bool = False
 

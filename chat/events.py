@@ -6,6 +6,7 @@ Each concern has a table of its own; here they are one.
 from typing import Final
 
 from chat.billing_events import BILLING_EVENTS
+from chat.call_events import CLIENT_CALL_EVENTS, SERVER_CALL_EVENTS
 from chat.consult_events import CLIENT_CONSULT_EVENTS, SERVER_CONSULT_EVENTS
 from chat.event_types import ClientEvent, ServerEvent, View
 from chat.login_events import LOGIN_EVENTS
@@ -26,12 +27,19 @@ CONNECTION_EVENTS: Final = (
 )
 
 CLIENT_EVENTS: Final[dict[str, ClientEvent]] = {
-    event.name: event for event in (*CLIENT_CHAT_EVENTS, *CLIENT_CONSULT_EVENTS, *LOGIN_EVENTS)
+    event.name: event
+    for event in (*CLIENT_CHAT_EVENTS, *CLIENT_CALL_EVENTS, *CLIENT_CONSULT_EVENTS, *LOGIN_EVENTS)
 }
 
 SERVER_EVENTS: Final[dict[str, ServerEvent]] = {
     event.name: event
-    for event in (*SERVER_CHAT_EVENTS, *BILLING_EVENTS, *SERVER_CONSULT_EVENTS, *CONNECTION_EVENTS)
+    for event in (
+        *SERVER_CHAT_EVENTS,
+        *SERVER_CALL_EVENTS,
+        *BILLING_EVENTS,
+        *SERVER_CONSULT_EVENTS,
+        *CONNECTION_EVENTS,
+    )
 }
 
 EPHEMERAL: Final = frozenset(name for name, event in SERVER_EVENTS.items() if event.ephemeral)

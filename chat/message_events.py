@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from chat.billing_events import BillView
 from chat.buckets import Kind
+from chat.call_events import CallView, PartyId
 from chat.errors import IdempotencyMismatch, MessageNotFound, NotJoined, SessionNotActive, SessionPaused
 from chat.event_types import (
     Ack,
@@ -51,10 +52,13 @@ Seq = Annotated[int, Field(ge=0, le=EVERYTHING)]
 
 
 class JoinSession(SessionPayload):
-    """`afterSeq` is the last message that the client has; `pendingIds` are its own messages that were never acknowledged."""
+    """`afterSeq` is the last message that the client has; `pendingIds` are its own messages that were never acknowledged; `partyId` is
+    the device's name in a call, for one that has connected again.
+    """
 
     after_seq: Seq = 0
     pending_ids: list[ClientMsgId] = Field(default_factory=list, max_length=MAX_PENDING_IDS)
+    party_id: PartyId | None = None
 
 
 class SendMessage(SessionPayload):
@@ -120,7 +124,9 @@ class StoredView(View):
 
 
 class JoinAck(Ack):
-    """What there is to catch up with. `stored` says which of the `pendingIds` are safe, by `clientMsgId`."""
+    """What there is to catch up with. `stored` says which of the `pendingIds` are safe, by `clientMsgId`; `call` is the one
+    that rings or runs.
+    """
 
     session_id: str
     last_seq: int
@@ -130,6 +136,7 @@ class JoinAck(Ack):
     presence: dict[str, Literal["ONLINE", "OFFLINE"]]
     billing: BillView
     stored: dict[str, StoredView]
+    call: CallView | None
 
 
 class SendAck(Ack):

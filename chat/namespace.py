@@ -39,6 +39,7 @@ from chat.message_events import (
     SendMessage,
     Typing,
 )
+from chat.model import Conversation
 from chat.ports import Authenticate, Principal, Transport
 from chat.presence import Presence
 from chat.push import Push, session_room, user_room
@@ -48,6 +49,8 @@ log = structlog.get_logger(__name__)
 
 Ack = dict[str, Any]
 Handler = Callable[[Connection, Any], Awaitable[Ack]]
+#: What a join's answer has as `call`, for a connection that has joined the conversation, and the name of its device.
+CallOf = Callable[[Connection, Conversation, str | None], Awaitable[dict[str, Any] | None]]
 #: Sends an event's acknowledgement. When that cannot be written as JSON it raises, and gets another one.
 Answer = Callable[[Ack], None]
 
@@ -74,8 +77,11 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         on_event: Callable[[str, str], None] = lambda _name, _outcome: None,
         handlers: Mapping[str, Handler] | None = None,
         limits: Limits | None = None,
+        call_of: CallOf | None = None,
     ) -> None:
-        """`handlers` serve those events of the table that are not the chat's own, by name. Without `limits` nobody is slowed down."""
+        """`handlers` serve those events of the table that are not the chat's own, by name. Without `limits` nobody is slowed down,
+        without `call_of` there are no calls.
+        """
         super().__init__("/")
         self._on_event = on_event
         self.connections = Connections()
@@ -91,6 +97,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
         self._senders = None if limits is None else Senders(limits)
         #: Connections that were closed for sending too much.
         self.flooding = 0
+        self._call_of = call_of
         own: dict[str, Handler] = {
             "join_session": self.join_session,
             "send_message": self.send_message,
@@ -251,6 +258,8 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
                 after_seq=request.after_seq,
                 pending_ids=request.pending_ids,
             )
+            conversation = joined.page.conversation
+            call = self._call_of and await self._call_of(connection, conversation, request.party_id)
         except BaseException:
             if newly:
                 await self._leave(connection, session_id)
@@ -266,6 +275,7 @@ class ChatNamespace(socketio.AsyncNamespace):  # type: ignore[misc]  # python-so
                 "presence": await self._presence.of(session_id, page.conversation.participants),
                 "billing": joined.billing,
                 "stored": {key: wire.stored_view(message) for key, message in joined.stored.items()},
+                "call": call,
             }
         )
 

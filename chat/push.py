@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 #: How rooms' names start: of sessions, and of people.
 SESSIONS: Final = "s:"
 PEOPLE: Final = "u:"
+#: Of one socket that is in a call, reachable from every process.
+DEVICES: Final = "p:"
 
 
 class EmptyTarget(ValueError):
@@ -33,6 +35,11 @@ def session_room(session_id: str) -> str:
 def user_room(user_id: str) -> str:
     """The room of all of a person's sockets. Raises `EmptyTarget`."""
     return PEOPLE + _named(user_id)
+
+
+def device_room(sid: str) -> str:
+    """The room of one socket alone. Raises `EmptyTarget`."""
+    return DEVICES + _named(sid)
 
 
 def _named(target: object) -> str:
@@ -77,6 +84,10 @@ class Push:
     ) -> None:
         """Every socket of the person, joined or not, except the socket `skip`. Raises `EmptyTarget`."""
         self._transport.send(user_room(user_id), event, payload, ephemeral=event in EPHEMERAL, skip=skip)
+
+    def to_device(self, sid: str, event: str, payload: Mapping[str, Any]) -> None:
+        """One socket, at whatever process, that was bound before (`Devices.bind`). Raises `EmptyTarget`."""
+        self._transport.send(device_room(sid), event, payload, ephemeral=event in EPHEMERAL)
 
     def to_socket(self, sid: str, event: str, payload: Mapping[str, Any]) -> None:
         """One connection: only what concerns the connection itself. Raises `EmptyTarget`."""

@@ -19,6 +19,8 @@ from billing_engine.errors import Unavailable
 from billing_engine.ledger.service import Ledger
 from billing_engine.payments.report import DailyReports
 from chat.buckets import Limits, Pace, limits
+from chat.calls.handlers import CallHandlers
+from chat.calls.service import CallService
 from chat.errors import Unauthenticated as NotAuthenticated
 from chat.errors import Unavailable as ChatUnavailable
 from chat.namespace import BYE_DISABLED, BYE_TOKEN
@@ -34,6 +36,7 @@ from server.attendance import SocketAttendance
 from server.auth.accounts import Accounts
 from server.auth.model import Ended, SignOut
 from server.auth.sign_ins import SignIns
+from server.call_endings import CallEndings
 from server.clock import SystemClock
 from server.company_news.delivery import Deliverer
 from server.company_news_room import open_company_news
@@ -64,6 +67,7 @@ from server.routing import Route
 from server.services import BillingGate, Services, Wired, rules_of, wire
 from server.settings import Settings
 from server.storage.backend import Storage, open_collections, open_storage
+from server.storage.repositories.calls import CollectionCalls
 from server.storage.repositories.idempotency import CollectionIdempotency
 from server.storage.repositories.payment_reports import report_doc
 from server.usage_room import UsageRoom
@@ -86,6 +90,8 @@ _REQUESTS_EVERY_MS: Final = 5_000
 _USAGES_EVERY_MS: Final = 1_000
 #: How often somebody looks for AI calls whose credits nobody else gives back.
 _CALLS_EVERY_MS: Final = 1_000
+#: How often somebody looks for calls that rang for too long, and for those whose process has died.
+_CALLS_LOOKED_AT_EVERY_MS: Final = 1_000
 #: How often somebody looks whether a day is over that has not been compared with the gateways' lists.
 _REPORTS_EVERY_MS: Final = 600_000
 
@@ -146,6 +152,7 @@ async def build(
             email=settings.admin_email, password=settings.admin_password.get_secret_value()
         )
         app = await process.app(ROUTES)
+        call_handlers = CallHandlers(services.calls)
         process.realtime.attach(
             app,
             chat=process.chat,
@@ -153,6 +160,7 @@ async def build(
             on_event=process.metrics.event,
             handlers={
                 "auth:refresh": TokenRefresh(_renewed(identity.sign_ins)),
+                **call_handlers.by_name,
                 **ConsultHandlers(
                     consultations=services.consultations,
                     requests=services.requests,
@@ -160,8 +168,10 @@ async def build(
                     asset=settings.asset,
                 ).by_event(),
             },
+            call_of=call_handlers.rejoin,
         )
         await process.keep_requests()
+        process.look_at_calls()
         _sample_sockets(process.metrics, process.realtime)
         identity.sign_ins.on_revoked(_close_sockets(process.realtime, process.between.bus))
         if settings.is_shared:
@@ -258,8 +268,20 @@ class _Process:
         realtime = _realtime(settings, between, clock)
         gate = BillingGate()
         chat = ChatService(store=storage.messages, gate=gate, push=realtime.push, clock=clock, new_id=new_id)
+        calls = CallService(
+            store=await CollectionCalls.open(storage.collections),
+            chat=chat,
+            gate=gate,
+            push=realtime.push,
+            devices=realtime.transport,
+            clock=clock,
+            new_id=new_id,
+            ice=settings.ice_rules(),
+        )
         announcer = SocketAnnouncer()
-        notices = LowBalanceNotices(announcer, identity.outbox, realtime.presence.connected)
+        endings = CallEndings(announcer, calls)
+        stack.push_async_callback(endings.stop)
+        notices = LowBalanceNotices(endings, identity.outbox, realtime.presence.connected)
         stack.push_async_callback(notices.stop)
 
         request_news = SocketRequestNews(
@@ -295,6 +317,7 @@ class _Process:
             identity=identity,
             ledger=ledger,
             chat=chat,
+            calls=calls,
             locks=between.locks,
             peers=between.peers,
             announcer=notices,
@@ -431,6 +454,14 @@ class _Process:
     def settle_calls(self, settle: Callable[[], Awaitable[object]]) -> None:
         """Give back AI credits that nobody else gives back. Not with the gateways' chores: one that hangs would keep them held."""
         job = Periodic("ai calls", settle, clock=self.clock, every_ms=_CALLS_EVERY_MS)
+        job.start()
+        self.stack.push_async_callback(job.stop)
+
+    def look_at_calls(self) -> None:
+        """Every process that serves does, for all: so a dead one leaves no call that rings or runs for ever."""
+        job = Periodic(
+            "calls", self.wired.services.calls.look, clock=self.clock, every_ms=_CALLS_LOOKED_AT_EVERY_MS
+        )
         job.start()
         self.stack.push_async_callback(job.stop)
 

@@ -36,6 +36,7 @@ from billing_engine.usage.prices import PriceBook
 from billing_engine.usage.recharges import RechargeRules
 from billing_engine.usage.recharges import recharge_of as company_recharge_of
 from billing_engine.wallets.service import WalletRules, Wallets, recharge_of
+from chat.calls.service import CallService
 from chat.errors import NotFound as NoConversation
 from chat.service import ChatService
 from server.account_sessions import AccountStanding, SessionsOfAccounts
@@ -121,6 +122,7 @@ class Services:
     waiting: WaitingLists
     engine: Engine
     chat: ChatService
+    calls: CallService
     lawyers: LawyerService
     reviews: ReviewService
     earnings: EarningsService
@@ -213,6 +215,7 @@ async def wire(
     identity: Identity,
     ledger: Ledger,
     chat: ChatService,
+    calls: CallService,
     locks: Locks,
     peers: Peers,
     announcer: Announcer,
@@ -492,6 +495,7 @@ async def wire(
         waiting=waiting,
         engine=engine,
         chat=chat,
+        calls=calls,
         lawyers=lawyers,
         reviews=ReviewService(reviews=reviews, ratings=ratings, sessions=sessions, clock=clock),
         earnings=EarningsService(

@@ -29,6 +29,7 @@ from billing_engine.errors import Invalid
 from billing_engine.money import ASSETS, USD, Asset, parse_minor
 from billing_engine.subscriptions.catalogue import ModelPrices, Tiers, without_price
 from billing_engine.subscriptions.metrics import Rules
+from chat.calls.ice import IceRules
 from server.credit_packages import SHIPPED, PackagesInvalid, load_packages
 from server.metric_targets import Targets, TargetsInvalid, parse_targets
 from server.model_file import SHIPPED as SHIPPED_MODELS
@@ -181,6 +182,11 @@ class Settings(BaseSettings):
     company_recharge_max: str = "50000.00"
     price_book: str = ""
     usage_prices: str = ""
+    stun_urls: Annotated[tuple[str, ...], NoDecode] = ()
+    turn_urls: Annotated[tuple[str, ...], NoDecode] = ()
+    turn_secrets: SecretStr = SecretStr("")
+    turn_ttl_seconds: Annotated[int, Field(ge=60, le=86_400)] = 3_600
+    ice_policy: Literal["all", "relay"] = "all"
     payment_gateway: Literal["simulated", "razorpay", "stripe"] = "simulated"
     gateway_timeout_seconds: Annotated[int, Field(ge=1, le=60)] = 10
     razorpay_key_id: str = ""
@@ -341,6 +347,30 @@ class Settings(BaseSettings):
         scheme, _, rest = self.database_url.partition("://")
         return f"{scheme}://{rest.rpartition('@')[2]}"
 
+    def ice_rules(self) -> IceRules:
+        """What peer connections of calls are made with."""
+        return IceRules(
+            stun_urls=self.stun_urls,
+            turn_urls=self.turn_urls,
+            secrets=_words(_text(self.turn_secrets)),
+            ttl_s=self.turn_ttl_seconds,
+            relay_only=self.ice_policy == "relay",
+        )
+
+    @field_validator("stun_urls", "turn_urls", mode="before")
+    @classmethod
+    def _separated(cls, value: Any) -> Any:
+        return _words(value) if isinstance(value, str) else value
+
+    @field_validator("stun_urls", "turn_urls")
+    @classmethod
+    def _ice_urls(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        kind = "stun" if info.field_name == "stun_urls" else "turn"
+        for url in value:
+            if not re.fullmatch(rf"{kind}s?:[A-Za-z0-9._\-\[\]:]+(\?transport=(udp|tcp))?", url):
+                raise ValueError(f"{url!r} is no address such as {kind}:{kind}.example.com:3478")
+        return value
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
@@ -454,6 +484,7 @@ class Settings(BaseSettings):
         except OverridesInvalid as exc:
             yield f"USAGE_PRICES: {exc}"
         yield from self._uncallable()
+        yield from self._unrelayed()
         yield from self._unreachable()
         yield from self._unpayable()
         if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):
@@ -494,6 +525,17 @@ class Settings(BaseSettings):
             # It becomes a header: a line break in it would start another one.
             if not re.fullmatch(r"[!-~]*", _text(getattr(self, name))):
                 yield f"{name.upper()}: must be one word of plain ASCII"
+
+    def _unrelayed(self) -> Iterable[str]:
+        """What the TURN servers of calls lack."""
+        secrets = _words(_text(self.turn_secrets))
+        if bool(self.turn_urls) != bool(secrets):
+            yield "TURN_URLS: set it together with TURN_SECRETS, or neither"
+        if any(len(secret.encode()) < 32 for secret in secrets) or len(secrets) > 3:
+            # Whoever gets a credential can try secrets against it as fast as they can reckon.
+            yield "TURN_SECRETS: each must have at least 32 bytes, and there are at most three"
+        if self.ice_policy == "relay" and not self.turn_urls:
+            yield "ICE_POLICY: relay needs TURN_URLS and TURN_SECRETS"
 
     def _unpayable(self) -> Iterable[str]:
         """What the payment gateways lack."""
@@ -625,6 +667,11 @@ def _named(error: ValidationError) -> Iterable[str]:
             yield f"{str(item['loc'][0]).upper()}: {message}"
         else:
             yield from message.split("\n")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """What commas separate."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _text(secret: SecretStr) -> str:

@@ -39,6 +39,7 @@ _TAGS: Final = {
     "requests": "Before a session: ask a lawyer who wants to be asked, wait for one who is busy.",
     "refunds": "A consultation's price given back, and asked back.",
     "chat": "The messages of a session. Live ones come over Socket.IO.",
+    "calls": "Audio and video between the two of a session. Signalling goes over Socket.IO.",
     "reviews": "One to five stars after the end.",
     "earnings": "What a lawyer has earned.",
     "payouts": "Earnings that are paid out.",

@@ -13,6 +13,7 @@ LAWYER: Final = "019aa5df11a07e559c2b7788f0e1d2c3"
 REFUND: Final = "019aa5f22d3e7a10b4c5d6e7f8091a2b"
 PAYOUT: Final = "019aa5f10b2c7d4e8f901a2b3c4d5e6f"
 SESSION: Final = "019aa5e3807a7b0a8a51c8e0f1b2a394"
+CALL: Final = "019aa5e5d1f27c3a9b8c7d6e5f4a3b2c"
 MESSAGE: Final = f"{SESSION}:000000042"
 FREELANCER: Final = "019aa5e1f3a57c8d9e0f1a2b3c4d5e6f"
 COMPANY: Final = "019aa5e1a0b17d2e8f3a4b5c6d7e8f90"
@@ -40,6 +41,40 @@ def _card(unit: str, count: int, quantity: int, cost: str) -> Mapping[str, Any]:
 
 #: Field → sample.
 SAMPLES: Final[Mapping[str, Any]] = {
+    # Calls.
+    "answeredAt": STARTED,
+    "callId": CALL,
+    "calleeId": LAWYER,
+    "calleePartyId": "tab-81f3",
+    "callerId": USER,
+    "callerPartyId": "phone-4c1d",
+    "candidate": "candidate:1 1 udp 2122260223 192.0.2.7 54321 typ host",
+    "credential": "7f0xkO3bX8h2wZqJ1mVdC5rY4sE=",
+    "duplicate": False,
+    "glare": False,
+    "iceTransportPolicy": "all",
+    "invitedAt": STARTED,
+    "lifetimeMs": 45_000,
+    "media": "audio",
+    "n": 1,
+    "partyId": "phone-4c1d",
+    "sdpMLineIndex": 0,
+    "sdpMid": "0",
+    "ttlSeconds": 1_300,
+    "urls": ["turn:turn.example.com:3478"],
+    "username": f"1795253400:{SESSION}:{USER}",
+    "usernameFragment": "k3Fq",
+    "Accept.partyId": "tab-81f3",
+    "CallView.expiresAt": LATER,
+    "IceAck.expiresAt": LATER,
+    "CallEndedView.reason": "HUNG_UP",
+    "CallView.state": "CONNECTED",
+    "SendSignal.candidates": None,
+    "SendSignal.kind": "offer",
+    "SendSignal.sdp": "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n",
+    "SignalView.candidates": None,
+    "SignalView.kind": "offer",
+    "SignalView.sdp": "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n",
     "accessToken": _JWT,
     "affordableSeconds": 1_000,
     "afterSeq": 41,

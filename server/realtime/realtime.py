@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from chat.namespace import ChatNamespace, Handler
+from chat.namespace import CallOf, ChatNamespace, Handler
 from chat.ports import Authenticate
 from chat.presence import Presence, PresenceStore
 from chat.push import Push
@@ -78,6 +78,7 @@ class Realtime:
         path: str = "socket.io",
         on_event: Callable[[str, str], None] = lambda _name, _outcome: None,
         handlers: Mapping[str, Handler] | None = None,
+        call_of: CallOf | None = None,
     ) -> None:
         """Serve the chat at `path` of the application, from its start until its shutdown. Call once, before
         it starts. `handlers` serve the events of the table that are not the chat's own, by name.
@@ -94,6 +95,7 @@ class Realtime:
             on_event=on_event,
             handlers=handlers,
             limits=self.options.limits,
+            call_of=call_of,
         )
         self.server.register_namespace(self.namespace)
         self.server.take = self.namespace.take

@@ -13,7 +13,8 @@ from typing import Any, Final
 from engineio import packet as eio_packet
 from socketio import packet as sio_packet
 
-from chat.push import PEOPLE, SESSIONS, EmptyTarget
+from chat.errors import Unavailable
+from chat.push import DEVICES, PEOPLE, SESSIONS, EmptyTarget, device_room
 from server.realtime import codec
 from server.realtime.bus import Bus
 from server.realtime.server import RealtimeServer
@@ -80,6 +81,15 @@ class RoomTransport:
         if self._bus is not None:
             await self._bus.subscribed(room, patience_s=_HEARS_S)
 
+    async def bind(self, sid: str) -> None:
+        """`chat.calls.ports.Devices`: the socket gets a room of its own, which other processes can send to."""
+        room = device_room(sid)
+        try:
+            await self._server.enter_room(sid, room, namespace="/")
+        except (KeyError, ValueError) as exc:
+            raise Unavailable(reason="the connection is gone") from exc
+        await self.hears(room)
+
     @property
     def reaches_beyond(self) -> bool:
         return self._bus is not None
@@ -87,7 +97,7 @@ class RoomTransport:
     def _take(self, room: str, message: bytes) -> None:
         """What another process sent to a room. A kind that only a newer version knows is left alone."""
         if not _is_shared(room):
-            raise EmptyTarget(f"nothing but sessions and people is told by others, not {room!r}")
+            raise EmptyTarget(f"nothing but sessions, people and devices is told by others, not {room!r}")
         kind, rest = message[:1], message[1:]
         if kind in (_KEPT, _EPHEMERAL):
             skip, _, text = rest.partition(b"\n")
@@ -133,5 +143,5 @@ class RoomTransport:
 
 
 def _is_shared(room: str) -> bool:
-    """Whether other processes may have sockets in it: a session or a person, with a name."""
-    return room.startswith((SESSIONS, PEOPLE)) and bool(room[len(SESSIONS) :].strip())
+    """Whether other processes may have sockets in it: a session, a person or a device in a call, with a name."""
+    return room.startswith((SESSIONS, PEOPLE, DEVICES)) and bool(room[len(SESSIONS) :].strip())

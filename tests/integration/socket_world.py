@@ -11,6 +11,8 @@ import aiohttp
 import socketio
 from aiohttp import web
 
+from chat.calls.handlers import CallHandlers
+from chat.calls.service import CallService
 from chat.connections import Connection
 from chat.consult_events import CLIENT_CONSULT_EVENTS
 from chat.errors import NotFound, Unauthenticated, Unavailable
@@ -20,6 +22,7 @@ from chat.token_refresh import TokenRefresh
 from server.realtime import Realtime, SocketOptions
 from server.storage.sqlite.engine import SqliteOptions, open_database
 from server.storage.sqlite.messages import SqliteMessageStore, open_message_store
+from tests.support.calls import call_service
 
 SESSION = "ses_1"
 USER = "usr_1"
@@ -109,6 +112,7 @@ class World:
     gate: Gate
     clock: ManualClock
     runner: web.AppRunner
+    calls: CallService
     clients: list[socketio.AsyncClient] = field(default_factory=list)
 
     async def connect(self, token: str, **options: Any) -> "Client":
@@ -174,6 +178,8 @@ async def world(tmp_path: Path, options: SocketOptions | None = None) -> AsyncIt
         realtime = Realtime(options)
         gate, clock = Gate(), ManualClock()
         chat = ChatService(store=store, gate=gate, push=realtime.push, clock=clock)
+        calls = await call_service(db, realtime, chat=chat, gate=gate, clock=clock)
+        handlers = CallHandlers(calls)
         app = web.Application()
         # Who asks whom is billing's business, and there is none here: to everybody else's events there is nothing.
         elsewhere = {event.name: _nothing for event in CLIENT_CONSULT_EVENTS}
@@ -181,14 +187,15 @@ async def world(tmp_path: Path, options: SocketOptions | None = None) -> AsyncIt
             app,
             chat=chat,
             authenticate=authenticate,
-            handlers={"auth:refresh": TokenRefresh(renew), **elsewhere},
+            handlers={"auth:refresh": TokenRefresh(renew), **handlers.by_name, **elsewhere},
+            call_of=handlers.rejoin,
         )
         runner = web.AppRunner(app, shutdown_timeout=5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        the_world = World(f"http://127.0.0.1:{port}", port, realtime, chat, store, gate, clock, runner)
+        the_world = World(f"http://127.0.0.1:{port}", port, realtime, chat, store, gate, clock, runner, calls)
         await the_world.open()
         try:
             yield the_world

@@ -244,7 +244,18 @@ async def test_the_whole_story_is_in_the_documented_words(api: Api) -> None:
     note("active", await lawyer.get("/consult/active"), 200, SESSION | SESSION_MORE)
     joined = await mine.call("join_session", {"sessionId": session_id, "pendingIds": ["c0"]})
     assert set(joined) == {
-        *("ok", "sessionId", "lastSeq", "messages", "hasMore", "watermarks", "presence", "billing", "stored"),
+        *(
+            "ok",
+            "sessionId",
+            "lastSeq",
+            "messages",
+            "hasMore",
+            "watermarks",
+            "presence",
+            "billing",
+            "stored",
+            "call",
+        ),
     }
     assert set(joined["billing"]) == BILL | BILL_MORE
     assert (await theirs.call("join_session", {"sessionId": session_id}))["ok"]

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
@@ -21,6 +20,7 @@ from server.api_docs.page import MENU
 from server.api_docs.site import build_docs
 from server.routes import ROUTES
 from tests.support.api import Api, open_api
+from tests.support.chromium import chromium
 
 PAGES = [f"/{path}" for path in MENU]
 
@@ -152,14 +152,14 @@ def test_a_stranger_in_the_texts_stays_text() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="NOT TESTED in a browser: there is no chromium")
 async def test_a_browser_renders_the_api_under_the_policy(api: Api, tmp_path: Path) -> None:
     """Swagger UI really runs: the policy forbids nothing that it needs."""
+    binary = chromium()
 
     def dump() -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [
-                "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
+                binary, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
                 f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=15000", "--dump-dom",
                 f"{api.base_url}/docs",
             ],

@@ -33,6 +33,8 @@ LAWYER_ID: Final = "the lawyer"
 NEVER_GRANTED: Final = frozenset(name for name in CLIENT_EVENTS if name.startswith("consult:"))
 #: Stands for the access token of whoever sends.
 TOKEN: Final = "the token"
+#: Stands for the last call that anybody was told of.
+CALL: Final = "the call"
 #: Batches a second that two shared cores manage with ease.
 _BATCHES_A_SECOND: Final = 4
 
@@ -61,7 +63,24 @@ SOUND: Final[dict[str, st.SearchStrategy[Any]]] = {
     "lawyerId": st.just(LAWYER_ID),
     "maxAmount": st.sampled_from(["100.00", "1", "0.001", "-1"]),
     "token": st.just(TOKEN),
+    "partyId": st.sampled_from(["p1", "p1", "p2"]),
+    "callId": st.just(CALL),
+    "media": st.sampled_from(["audio", "video"]),
+    "n": st.integers(1, 300),
+    "kind": st.sampled_from(["offer", "answer", "candidates", "restart"]),
+    "sdp": st.sampled_from(["v=0", "v=0\r\n" * 1_000, "x" * 32_768]),
+    "candidates": st.lists(st.just({"candidate": ""}), max_size=3),
 }
+
+
+#: By turns, each person over a connection of their own.
+_OF_CALL: Final = {"sessionId": SESSION, "callId": CALL}
+_OFFER: Final = {**_OF_CALL, "n": 1, "kind": "offer", "sdp": "v=0"}
+A_CALL: Final[list[tuple[str, list[tuple[str, list[Any]]]]]] = [
+    ("USER", [("rtc:invite", [{"sessionId": SESSION, "partyId": "p1", "media": "audio"}])]),
+    ("LAWYER", [("rtc:accept", [{**_OF_CALL, "partyId": "p2"}]), ("rtc:signal", [_OFFER])]),
+    ("USER", [("rtc:hangup", [_OF_CALL]), ("rtc:reject", [_OF_CALL])]),
+]
 
 
 def once_in(times: int) -> st.SearchStrategy[bool]:
@@ -89,11 +108,14 @@ def events(draw: st.DrawFn) -> tuple[str, list[Any]]:
 class Run:
     """One batch of one person: what was sent, and every acknowledgement by its number."""
 
-    def __init__(self, server: FuzzedServer, session_id: str, lawyer_id: str, token: str) -> None:
+    def __init__(
+        self, server: FuzzedServer, session_id: str, lawyer_id: str, token: str, call_id: str = "none"
+    ) -> None:
         self._port = int(urlsplit(server.process.url).port or 0)
         self._session_id = session_id
         self._lawyer_id = lawyer_id
         self._token = token
+        self.call_id = call_id
         self.answers: Counter[int] = Counter()
         self.acks: dict[int, Any] = {}
         self.told: list[tuple[str, Any]] = []
@@ -108,6 +130,7 @@ class Run:
                     .replace(SESSION, self._session_id)
                     .replace(LAWYER_ID, self._lawyer_id)
                     .replace(TOKEN, self._token)
+                    .replace(CALL, self.call_id)
                 )
                 await client.ws.send_str(f"42{number}{text}")
             await self._wait(client, len(sent))
@@ -121,7 +144,9 @@ class Run:
             head, bracket, rest = frame.partition("[")
             if head.startswith("43"):
                 self.answers[int(head[2:])] += 1
-                (self.acks[int(head[2:])],) = json.loads(bracket + rest)
+                (ack,) = json.loads(bracket + rest)
+                self.acks[int(head[2:])] = ack
+                self.call_id = (ack.get("call") or {}).get("callId", self.call_id)
             elif head == "42":
                 self.told.append(tuple(json.loads(bracket + rest)))
 
@@ -147,6 +172,7 @@ def test_every_event_is_answered_once_and_as_documented(tmp_path: Path) -> None:
         tokens = {role: server.token(role) for role in PEOPLE}
         lawyer_id = server.call("GET", "/auth/me", token=tokens["LAWYER"])["id"]
         outcomes: Counter[tuple[str, bool]] = Counter()
+        calls = ["none"]
         started = server.call("POST", "/consult/start", {"lawyerId": lawyer_id}, tokens["USER"])
         server.call("PATCH", "/lawyer/profile", {"waitingList": True}, tokens["LAWYER"])
 
@@ -159,11 +185,18 @@ def test_every_event_is_answered_once_and_as_documented(tmp_path: Path) -> None:
         )
         @given(st.sampled_from(PEOPLE), st.lists(events(), min_size=10, max_size=30))
         def batch(role: str, sent: list[tuple[str, list[Any]]]) -> None:
-            run = Run(server, started["sessionId"], lawyer_id, tokens[role])
+            carry_out(role, sent)
+
+        def carry_out(role: str, sent: list[tuple[str, list[Any]]]) -> None:
+            run = Run(server, started["sessionId"], lawyer_id, tokens[role], calls[-1])
             runner.run(run.send(sent))
+            calls.append(run.call_id)
             assert_answered_as_documented(sent, run)
             outcomes.update((name, run.acks[number]["ok"]) for number, (name, _) in enumerate(sent))
 
+        # Chance alone would hardly bring two people into one call.
+        for role, sent in A_CALL:
+            carry_out(role, sent)
         batch()
 
         both_ways = {(name, ok) for name in CLIENT_EVENTS for ok in (True, False)}

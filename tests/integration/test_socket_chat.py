@@ -114,6 +114,7 @@ async def test_a_stranger_is_told_that_there_is_no_such_session(w: World, event:
     """The same answer for somebody else's session and for none, or ids could be guessed."""
     lawyer, stranger = await w.joined(LAWYER), await w.connect(STRANGER)
     extra = {"body": "intruder", "isTyping": True, "uptoSeq": 1}
+    extra |= {"partyId": "p", "callId": "c", "media": "audio", "n": 1, "kind": "offer", "sdp": "v=0"}
 
     theirs = await stranger.call(event, {"sessionId": SESSION, **extra})
     none = await stranger.call(event, {"sessionId": "ses_none", **extra})

@@ -33,9 +33,17 @@ VALID: dict[str, dict[str, Any]] = {
     "consult:queue": {"lawyerId": LAWYER},
     "consult:unqueue": {"lawyerId": LAWYER},
     "auth:refresh": {"token": USER},
+    "rtc:invite": {"sessionId": SESSION, "partyId": "p", "media": "audio"},
+    "rtc:accept": {"sessionId": SESSION, "callId": "c", "partyId": "p"},
+    "rtc:reject": {"sessionId": SESSION, "callId": "c"},
+    "rtc:hangup": {"sessionId": SESSION, "callId": "c"},
+    "rtc:signal": {"sessionId": SESSION, "callId": "c", "n": 1, "kind": "offer", "sdp": "v=0"},
+    "rtc:ice_config": {"sessionId": SESSION},
 }
 #: Events that concern one session.
 OF_A_SESSION = [name for name, event in CLIENT_EVENTS.items() if issubclass(event.payload, SessionPayload)]
+#: The name of a device or a call is shorter than that of a session.
+CALL_EVENTS = ("rtc:accept", "rtc:reject", "rtc:hangup", "rtc:signal")
 #: Sent as JSON text, since a proper JSON library would not write all of it.
 NO_ID = ["null", "17", "true", "[]", "{}", '""', '"\\u0000"', '"नमस्ते"', '"a\\nb"', f'"{"x" * 129}"']
 NO_SEQ = [
@@ -65,6 +73,37 @@ NO_IDS = [
     "null", '"a"', "17", "{}", "true", "[17]", "[null]", '[["a"]]', '[""]', '["\\u0000"]', f'["{"x" * 129}"]',
     json.dumps([str(k) for k in range(51)]),
 ]  # fmt: skip
+NO_NAME = [bad for bad in NO_ID if len(bad) < 100] + [f'"{"x" * 65}"']
+NO_WORD = ["null", "17", "true", "[]", "{}", '""', '"AUDIO"', '"\\u0000"', "NaN"]
+NO_SDP = [
+    "null",
+    "17",
+    "true",
+    "[]",
+    "{}",
+    '""',
+    '"a\\u0000b"',
+    '"\\ud83d"',
+    f'"{"x" * 32_767}"',
+    f'"{chr(10) * 0}{"é" * 17_000}"',
+]
+NO_CANDIDATES = [
+    "null",
+    '"a"',
+    "{}",
+    "[]",
+    "[17]",
+    "[null]",
+    "[{}]",
+    '[{"candidate":null}]',
+    '[{"candidate":"a\\u0000"}]',
+    '[{"candidate":"","sdpMLineIndex":-1}]',
+    '[{"candidate":"","sdpMLineIndex":"0"}]',
+    '[{"candidate":"","sdpMid":0}]',
+    f'[{{"candidate":"{"x" * 2_049}"}}]',
+    json.dumps([{"candidate": ""}] * 65),
+    json.dumps([{"candidate": "x" * 2_000}] * 17),
+]
 NO_MESSAGE_ID = ["17", "true", "[]", "{}", '""', f'"{"x" * 257}"', '"\\ud83d"']
 
 NO_TOKEN = ["null", "17", "true", "[]", "{}", '""', '"\\u0000"', '"नमस्ते"', '"a\\nb"', f'"{"x" * 8193}"']
@@ -82,6 +121,14 @@ CASES = [
     *(("mark_seen", "uptoSeq", bad) for bad in NO_SEQ),
     *(("typing", "isTyping", bad) for bad in NO_BOOL),
     *(("auth:refresh", "token", bad) for bad in NO_TOKEN),
+    *(("join_session", "partyId", bad) for bad in NO_NAME if bad != "null"),
+    *((event, "partyId", bad) for event in ("rtc:invite", "rtc:accept") for bad in NO_NAME),
+    *((event, "callId", bad) for event in CALL_EVENTS for bad in NO_NAME),
+    *(("rtc:invite", "media", bad) for bad in NO_WORD),
+    *(("rtc:signal", "n", bad) for bad in ["null", "0", *NO_SEQ]),
+    *(("rtc:signal", "kind", bad) for bad in NO_WORD),
+    *(("rtc:signal", "sdp", bad) for bad in NO_SDP),
+    *(("rtc:signal", "candidates", bad) for bad in NO_CANDIDATES),
 ]
 
 
@@ -102,6 +149,9 @@ async def test_every_bad_field_is_named_in_exactly_one_ack_and_changes_nothing(w
             fields = {key: json.dumps(value) for key, value in VALID[event].items()} | {name: bad}
             if name == "messageId":
                 fields.pop("uptoSeq")
+            if name == "candidates":
+                fields["kind"] = '"candidates"'
+                fields.pop("sdp")
             text = ",".join(f'"{key}":{value}' for key, value in fields.items())
             await client.ws.send_str(f'42{n}["{event}",{{{text}}}]')
 

@@ -233,6 +233,7 @@ async def open_api(directory: Path, *, clock: ApiClock | None = None, **settings
         stack.enter_context(patch.object(composition, "_PAYMENTS_EVERY_MS", 60_000))
         stack.enter_context(patch.object(composition, "_USAGES_EVERY_MS", 60_000))
         stack.enter_context(patch.object(composition, "_CALLS_EVERY_MS", 60_000))
+        stack.enter_context(patch.object(composition, "_CALLS_LOOKED_AT_EVERY_MS", 60_000))
         stack.enter_context(patch.object(backend, "open_database", watched))
         server = await stack.enter_async_context(build(Settings(_env_file=None, **(usual | settings))))
         runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=1)

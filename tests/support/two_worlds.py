@@ -8,12 +8,14 @@ from pathlib import Path
 import socketio
 from aiohttp import web
 
+from chat.calls.handlers import CallHandlers
+from chat.calls.service import CallService
 from chat.service import ChatService
 from server.realtime import Realtime, SocketOptions
 from server.realtime.redis_bus import RedisBus
 from server.realtime.redis_presence import RedisPresence
 from server.redis_client import RedisClient, open_redis
-from server.storage.sqlite.engine import SqliteOptions, open_database
+from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
 from server.storage.sqlite.messages import SqliteMessageStore, open_message_store
 from tests.integration.socket_world import (
     LAWYER,
@@ -24,6 +26,7 @@ from tests.integration.socket_world import (
     ManualClock,
     authenticate,
 )
+from tests.support.calls import call_service
 
 #: No sweep of its own accord: tests call it.
 QUIET = SocketOptions(presence_grace_s=0.05, presence_sweep_s=3_600)
@@ -42,6 +45,10 @@ class Process:
     bus: RedisBus
     presence_store: RedisPresence
     redis: RedisClient
+    calls: CallService
+    gate: Gate
+    clock: ManualClock
+    runner: web.AppRunner
     clients: list[socketio.AsyncClient] = field(default_factory=list)
 
     async def connect(self, token: str) -> Client:
@@ -66,6 +73,7 @@ class TwoWorlds:
 
 @asynccontextmanager
 async def process_of(
+    db: SqliteDatabase,
     store: SqliteMessageStore,
     redis_url: str,
     *,
@@ -81,15 +89,29 @@ async def process_of(
         stack.push_async_callback(bus.stop)
         presence_store = RedisPresence(redis, settle_ms=settle_ms)
         realtime = Realtime(options, bus=bus, presence_store=presence_store)
-        chat = ChatService(store=store, gate=Gate(), push=realtime.push, clock=ManualClock())
+        gate, clock = Gate(), ManualClock()
+        chat = ChatService(store=store, gate=gate, push=realtime.push, clock=clock)
+        calls = await call_service(db, realtime, chat=chat, gate=gate, clock=clock)
+        handlers = CallHandlers(calls)
         app = web.Application()
-        realtime.attach(app, chat=chat, authenticate=authenticate)
+        realtime.attach(
+            app, chat=chat, authenticate=authenticate, handlers=handlers.by_name, call_of=handlers.rejoin
+        )
         runner = web.AppRunner(app, shutdown_timeout=5)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         process = Process(
-            f"http://127.0.0.1:{runner.addresses[0][1]}", realtime, chat, bus, presence_store, redis
+            f"http://127.0.0.1:{runner.addresses[0][1]}",
+            realtime,
+            chat,
+            bus,
+            presence_store,
+            redis,
+            calls,
+            gate,
+            clock,
+            runner,
         )
         try:
             yield process
@@ -107,7 +129,7 @@ async def two_worlds(
         store = await open_message_store(db)
         await store.open_conversation(SESSION, user_id=USER, lawyer_id=LAWYER, at_ms=1_000)
         async with (
-            process_of(store, redis_url_a, settle_ms=settle_ms) as a,
-            process_of(store, redis_url_b or redis_url_a, settle_ms=settle_ms) as b,
+            process_of(db, store, redis_url_a, settle_ms=settle_ms) as a,
+            process_of(db, store, redis_url_b or redis_url_a, settle_ms=settle_ms) as b,
         ):
             yield TwoWorlds(a, b, store)

@@ -333,3 +333,40 @@ def test_prices_of_usage_that_cannot_be_used_stop_the_start(monkeypatch, tmp_pat
         assert f"{name}: " in str(refused.value)
     with pytest.raises(SettingsInvalid, match=r"PRICE_BOOK: .*currency is USD, COMPANY_CURRENCY is INR"):
         _load(monkeypatch, COMPANY_CURRENCY="INR")
+
+
+TURN = {
+    "TURN_URLS": "turn:a.example.com:3478, turns:a.example.com:443?transport=tcp",
+    "TURN_SECRETS": f"{'a' * 32}, {'b' * 32}",
+}
+
+
+def test_what_calls_need_is_read(monkeypatch):
+    rules = _load(monkeypatch, **TURN, STUN_URLS="stun:s.example.com", ICE_POLICY="relay").ice_rules()
+
+    assert rules.turn_urls == ("turn:a.example.com:3478", "turns:a.example.com:443?transport=tcp")
+    assert rules.secrets == ("a" * 32, "b" * 32)
+    assert (rules.stun_urls, rules.ttl_s, rules.relay_only) == (("stun:s.example.com",), 3_600, True)
+
+
+@pytest.mark.parametrize(
+    ("named", "environ"),
+    [
+        ("TURN_URLS", {"TURN_URLS": TURN["TURN_URLS"]}),
+        ("TURN_URLS", {"TURN_SECRETS": "a" * 32}),
+        ("TURN_URLS", TURN | {"TURN_URLS": "https://turn.example.com"}),
+        ("TURN_URLS", TURN | {"TURN_URLS": "stun:turn.example.com"}),
+        ("STUN_URLS", {"STUN_URLS": "stun:a b"}),
+        ("TURN_SECRETS", TURN | {"TURN_SECRETS": "a" * 31}),
+        ("TURN_SECRETS", TURN | {"TURN_SECRETS": ",".join(c * 32 for c in "abcd")}),
+        ("TURN_TTL_SECONDS", {"TURN_TTL_SECONDS": "59"}),
+        ("ICE_POLICY", {"ICE_POLICY": "relay"}),
+        ("ICE_POLICY", {"ICE_POLICY": "none"}),
+    ],
+)
+def test_calls_that_could_not_work_are_refused_at_the_start(monkeypatch, named, environ):
+    with pytest.raises(SettingsInvalid) as refused:
+        _load(monkeypatch, **environ)
+
+    assert {problem.partition(":")[0] for problem in refused.value.problems} == {named}
+    assert "a" * 31 not in str(refused.value)
