@@ -11,6 +11,7 @@ from typing import Any, Final
 
 #: Clients told to come back after a deploy: so many of them a second.
 _RETURNS_A_SECOND: Final = 200
+#: Within the grace that a lost participant has (`PEER_GRACE_SECONDS`).
 _LONGEST_SPREAD_MS: Final = 10_000
 
 

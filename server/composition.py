@@ -32,7 +32,6 @@ from server.ai.setup import open_ai_providers
 from server.announcer import SocketAnnouncer
 from server.app import build_app
 from server.attending import PresenceAttending
-from server.attendance import SocketAttendance
 from server.auth.accounts import Accounts
 from server.auth.model import Ended, SignOut
 from server.auth.sign_ins import SignIns
@@ -322,7 +321,7 @@ class _Process:
             peers=between.peers,
             announcer=notices,
             request_news=request_news,
-            attendance=SocketAttendance(realtime.presence, bus=between.bus, is_shared=settings.is_shared),
+            attending=PresenceAttending(realtime.presence),
             may_live=may_live,
             company_news=company_news,
             metrics=metrics,
@@ -334,7 +333,6 @@ class _Process:
                 "clock": _clock_check(clock, storage.clock_ms),
             },
             role=role,
-            attending=PresenceAttending(realtime.presence) if settings.fair_metering == "on" else None,
         )
         realtime.presence.listen(lambda session_id, _: wired.services.engine.heard_presence(session_id))
         stack.push_async_callback(wired.services.ai.calls.stop)

@@ -8,7 +8,7 @@ from typing import Any
 
 from billing_engine.clock import Clock
 from billing_engine.consultations.engine import Engine
-from billing_engine.consultations.ports import Announcer, Attendance, Attending, Locks, Peers, RequestNews
+from billing_engine.consultations.ports import Announcer, Attending, Locks, Peers, RequestNews
 from billing_engine.consultations.recovery import Recovery
 from billing_engine.consultations.requests import Requests
 from billing_engine.consultations.rules import Rules
@@ -220,7 +220,7 @@ async def wire(
     peers: Peers,
     announcer: Announcer,
     request_news: RequestNews,
-    attendance: Attendance,
+    attending: Attending,
     may_live: Callable[[str], bool],
     company_news: CompanyNewsRoom,
     metrics: Metrics,
@@ -228,9 +228,8 @@ async def wire(
     ai_providers: Mapping[Provider, AiProvider],
     readiness: dict[str, Callable[[], Awaitable[None]]],
     role: str = WEB,
-    attending: Attending | None = None,
 ) -> Wired:
-    """Build every use case of one process. Without `attending` no session is paused because somebody is lost."""
+    """Build every use case of one process."""
     rules = rules_of(settings)
     sessions = await CollectionSessions.open(collections)
     claims = await CollectionClaims.open(collections)
@@ -256,7 +255,8 @@ async def wire(
         announcer=announcer,
         observer=metrics,
         peers=peers,
-        attending=attending,
+        # Without it no session is paused because somebody is lost.
+        attending=attending if settings.fair_metering == "on" else None,
     )
     elsewhere = ServedElsewhere(ledger=ledger, sessions=sessions, clock=clock) if settings.is_shared else None
     owner = secrets.token_hex(8)
@@ -272,7 +272,7 @@ async def wire(
         settlement=settlement,
         news=request_news,
         owner=owner,
-        attendance=attendance,
+        attending=attending,
         standing=standing,
         may_live=may_live,
     )

@@ -216,11 +216,3 @@ class RequestNews(Protocol):
     """Tells people of requests, turns and places. Never waits and never raises; may be lost: what is told can be looked up."""
 
     def tell(self, event: RequestEvent) -> None: ...
-
-
-class Attendance(Protocol):
-    """Who is looking at a session's conversation now."""
-
-    async def absent(self, session_id: str, people: Sequence[str]) -> frozenset[str]:
-        """Those of `people` who are known not to be there. Nobody, where that is not known."""
-        ...

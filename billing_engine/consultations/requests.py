@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from billing_engine.clock import Clock, Timer
+from billing_engine.consultations.attendance import GoneSince
 from billing_engine.consultations.billing import bill_of, hold_id_of
 from billing_engine.consultations.engine import RETRY_MS, Engine
 from billing_engine.consultations.errors import (
@@ -35,7 +36,7 @@ from billing_engine.consultations.model import (
     states_before,
 )
 from billing_engine.consultations.opening import hold_first_slice
-from billing_engine.consultations.ports import Attendance, Lawyers, Locks, RequestNews, Sessions, Standing
+from billing_engine.consultations.ports import Attending, Lawyers, Locks, RequestNews, Sessions, Standing
 from billing_engine.consultations.request_model import LawyerAway, RequestChanged
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.settlement import Settlement, lock_names
@@ -66,11 +67,11 @@ class Requests:
         settlement: Settlement,
         news: RequestNews,
         owner: str,
-        attendance: Attendance | None = None,
+        attending: Attending | None = None,
         standing: Standing | None = None,
         may_live: Callable[[str], bool] = lambda _owner: False,
     ) -> None:
-        """Without `attendance` whoever has joined once is there. `may_live`: whether another process may still be at work."""
+        """Without `attending` whoever has joined once is there. `may_live`: whether another process may still be at work."""
         self._ledger = ledger
         self._clock = clock
         self._rules = rules
@@ -81,7 +82,7 @@ class Requests:
         self._settlement = settlement
         self._news = news
         self._owner = owner
-        self._attendance = attendance
+        self._attending = attending
         self._standing = standing
         self._may_live = may_live
         self._timers: dict[str, Timer] = {}
@@ -252,9 +253,10 @@ class Requests:
             session.lawyer_id: session.lawyer_joined_at_ms,
         }
         missing = frozenset(person for person, at_ms in marks.items() if at_ms is None)
-        if missing or self._attendance is None:
+        if missing or self._attending is None:
             return missing
-        return await self._attendance.absent(session.id, list(marks))
+        where = await self._attending.of(session.id, list(marks))
+        return frozenset(person for person in marks if isinstance(where[person], GoneSince))
 
     async def _begin(self, session: Session) -> None:
         """Hold the first slice, then make the record ACTIVE: whoever dies in between leaves a hold that says what is to be done."""

@@ -22,7 +22,6 @@ TARGETS: Final[Mapping[str, str]] = {
     "user": "to both parties, on every device they are connected with, joined or not",
     "person": "to this person, on every device they are connected with",
     "socket": "to this socket",
-    "person": "to one of the parties, on every device they are connected with, joined or not",
     "device": "to the one device of a party that is in the call",
     "company": "to every member of the company, on every device they are connected with",
 }

@@ -81,6 +81,16 @@ A_CALL: Final[list[tuple[str, list[tuple[str, list[Any]]]]]] = [
     ("LAWYER", [("rtc:accept", [{**_OF_CALL, "partyId": "p2"}]), ("rtc:signal", [_OFFER])]),
     ("USER", [("rtc:hangup", [_OF_CALL]), ("rtc:reject", [_OF_CALL])]),
 ]
+#: Only who has joined may type, and chance seldom has one of both after the other.
+A_TALK: Final[list[tuple[str, list[tuple[str, list[Any]]]]]] = [
+    (
+        "USER",
+        [
+            ("join_session", [{"sessionId": SESSION}]),
+            ("typing", [{"sessionId": SESSION, "isTyping": True}]),
+        ],
+    )
+]
 
 
 def once_in(times: int) -> st.SearchStrategy[bool]:
@@ -195,7 +205,7 @@ def test_every_event_is_answered_once_and_as_documented(tmp_path: Path) -> None:
             outcomes.update((name, run.acks[number]["ok"]) for number, (name, _) in enumerate(sent))
 
         # Chance alone would hardly bring two people into one call.
-        for role, sent in A_CALL:
+        for role, sent in (*A_CALL, *A_TALK):
             carry_out(role, sent)
         batch()
 

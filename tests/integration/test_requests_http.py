@@ -82,7 +82,7 @@ async def test_who_has_joined_and_left_again_is_waited_for(api: Api) -> None:
     app, phone = await api.connect(user.token), await api.connect(lawyer.token)
     await app.call("join_session", {"sessionId": session_id})
     await app.call("leave_session", {"sessionId": session_id})
-    presence = api.services.requests._attendance._presence  # type: ignore[union-attr]
+    presence = api.services.requests._attending._presence  # type: ignore[union-attr]
     presence._gone((f"s:{session_id}", user.id))
     await phone.call("consult:accept", {"sessionId": session_id})
     await phone.call("join_session", {"sessionId": session_id})
