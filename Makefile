@@ -9,10 +9,11 @@ TESTS ?= tests
 WORKERS ?= auto
 FUZZ_SECONDS ?= 600
 ROUNDS ?= 20
+MESSAGES ?= 10000
 SEED ?=
 FIRST ?=
 
-.PHONY: help run demo cluster test test-quick test-exhaustive chaos chaos-embedded races fuzz check format bench lock e2e-client clean
+.PHONY: help run demo cluster test test-quick test-exhaustive chaos chaos-embedded chaos-messages races fuzz check format bench lock e2e-client clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -60,6 +61,9 @@ chaos: $(VENV)/.dev ## break a cluster of real processes under load again and ag
 
 chaos-embedded: $(VENV)/.dev ## kill -9 of the one embedded process under load: ROUNDS=50 SEED=n
 	TARAZU_CHAOS_ROUNDS=$(ROUNDS) TARAZU_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_kill.py -s -k any_instant
+
+chaos-messages: $(VENV)/.dev ## messages through the Python client at a cluster that breaks: MESSAGES=100000 SEED=n
+	@MESSAGES=$(MESSAGES) SEED=$(SEED) PYTHONPATH=clients/python $(BIN)/python -m tools.chaos_messages
 
 races: $(VENV)/.dev ## the same user, and the same lawyer, wanted at two processes at once: ROUNDS=1000
 	TARAZU_RACE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/e2e/test_cluster.py -k of_two_starts

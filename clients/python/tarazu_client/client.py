@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from tarazu_client.backoff import Backoff
 from tarazu_client.chat import ACK_S, Chat, OnMessage
-from tarazu_client.connection import Connection, Token, http_session
+from tarazu_client.connection import Connection, Token, Url, http_session
 from tarazu_client.errors import Refused
 from tarazu_client.marks import Mark
 from tarazu_client.outbox import WINDOW, Draft
@@ -25,7 +25,7 @@ class Client(Calls, Listens):
     """A context manager: connects, and connects again whenever it has to, until it is closed.
 
     Args:
-        url: of the server, as `https://host`.
+        url: of the server, as `https://host`; or a function that names one of several, called before every connection.
         token: called before every connection for the access token of that moment. Raise `SignedOut` when there is none.
         user_id: whose login it is.
         storage: keeps what was said and not yet stored; by default for as long as the process lives.
@@ -34,7 +34,7 @@ class Client(Calls, Listens):
 
     def __init__(
         self,
-        url: str,
+        url: Url,
         *,
         token: Token,
         user_id: str,

@@ -15,6 +15,8 @@ from tarazu_client.errors import AckTimeout, ConnectionLost, Refused, SignedOut,
 log = logging.getLogger("tarazu_client")
 
 Token = Callable[[], Awaitable[str]]
+#: Of the server; or what is asked before every attempt, where there are several addresses and no balancer before them.
+Url = str | Callable[[], str]
 #: From here on a `server:bye` means: do not come back.
 TERMINAL: Final = 3500
 #: To open a connection, and to say goodbye to one.
@@ -45,7 +47,7 @@ class Connection:
 
     def __init__(
         self,
-        url: str,
+        url: Url,
         *,
         http: aiohttp.ClientSession,
         token: Token,
@@ -134,9 +136,8 @@ class Connection:
         sio.on("connect_error", lambda told=None, *_: refusals.append(_problem_of(told)))
         try:
             token = await self._token()
-            await sio.connect(
-                self._url, transports=["websocket"], auth={"token": token}, wait_timeout=_OPEN_S
-            )
+            url = self._url if isinstance(self._url, str) else self._url()
+            await sio.connect(url, transports=["websocket"], auth={"token": token}, wait_timeout=_OPEN_S)
         except BaseException as exc:
             await self._leave_quietly(sio)
             if isinstance(exc, SignedOut) or not isinstance(exc, Exception):
