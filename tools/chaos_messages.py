@@ -16,6 +16,7 @@ from typing import Final
 from tests.e2e.message_storm import storm
 from tests.support.cluster import Cluster
 from tests.support.server_process import QUICK
+from tests.support.typescript_client import missing
 from tools.chaos import number_of, say
 
 #: So many messages are said between two things that break.
@@ -33,7 +34,15 @@ def main(directory: Path, *, messages: int, seed: int) -> int:
         # Nobody's token runs out: who renews it is another test's business.
         with Cluster(directory, **{**QUICK, "ACCESS_TOKEN_MINUTES": "600"}) as cluster:
             story = asyncio.run(
-                storm(cluster, messages=messages, pairs=PAIRS, seed=seed, strikes=strikes, tell=say)
+                storm(
+                    cluster,
+                    messages=messages,
+                    pairs=PAIRS,
+                    seed=seed,
+                    strikes=strikes,
+                    with_node=missing() is None,
+                    tell=say,
+                )
             )
             code, output = cluster.settled_books()
             assert code == 0, output

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from tarazu_client import Chat, Client, Draft, Refused, Sent
 from tarazu_client.backoff import Backoff
@@ -19,6 +19,7 @@ from tarazu_client.wire import MessageView
 from tests.e2e.people import Person, World, assert_bill, people_of
 from tests.support.client_apps import tear
 from tests.support.cluster import Cluster
+from tests.support.typescript_client import NodeApp, node_app
 
 #: Sender, clientMsgId, and what stands for the body.
 Heard = tuple[str, str, str]
@@ -75,99 +76,180 @@ class Pace:
             await self._further.wait()
 
 
-class Side(Protocol):
-    """One person's device, whichever client it runs."""
+class Device(Protocol):
+    """What a side talks with, whichever client that is."""
 
-    person: Person
-    heard: list[Heard]
-    connections: int
-    torn: int
+    async def say(self, client_msg_id: str, body: str) -> None: ...
 
-    async def talk(self, count: int, pace: "Pace") -> None:
-        """Say `count` messages, no faster than the pace; return when all of them are known to be stored."""
+    def tear(self) -> None:
+        """Lose the connection: nothing is said, nothing is flushed."""
         ...
 
-    async def has(self, seq: int) -> None: ...
-
-    def said(self) -> list[Heard]:
-        """All that it said, in order."""
-        ...
-
-    def positions(self) -> dict[str, int]:
-        """By clientMsgId: where an acknowledgement said that it is."""
-        ...
+    def seen(self) -> None: ...
 
 
-class PythonSide:
-    """A device on `tarazu_client`."""
+class Side:
+    """One person, and what their device was given and was told."""
 
     def __init__(self, person: Person, rng: random.Random) -> None:
         self.person = person
+        self.rng = rng
+        self.device: Device
         self.heard: list[Heard] = []
+        self.said: list[Heard] = []
+        #: By clientMsgId: where an acknowledgement said that it is.
+        self.positions: dict[str, int] = {}
         self.connections = 0
         self.torn = 0
-        self.chat: Chat
-        self._client: Client
-        self._rng = rng
         self._fuse = self._new_fuse()
-        self._spoken: list[Sent] = []
         self._news = asyncio.Event()
+        self._broken: str | None = None
 
-    @asynccontextmanager
-    async def at(self, url: Callable[[], str], session_id: str) -> AsyncIterator["PythonSide"]:
-        async def token() -> str:
-            self.connections += 1
-            return self.person.api.token or ""
+    # -- what the device tells -------------------------------------------------------------------------------------
 
-        async with Client(
-            url, token=token, user_id=self.person.id, backoff=Backoff(0.05, 1.0, self._rng.random)
-        ) as client:
-            self._client = client
-            self.chat = await client.open(session_id, on_message=self._take, on_failed=self._fail)
-            yield self
-
-    def _take(self, message: MessageView) -> None:
-        assert message["seq"] == len(self.heard) + 1, (message["seq"], len(self.heard))
+    def took(self, message: MessageView) -> None:
+        if message["seq"] != len(self.heard) + 1:
+            self.broke(f"message {message['seq']} was given after {len(self.heard)}")
         self.heard.append((message["senderId"], message["clientMsgId"], _digest(message["body"])))
         self._fuse -= 1
         if self._fuse <= 0:
             # In the middle of whatever comes next.
             self._fuse = self._new_fuse()
             self.torn += 1
-            asyncio.get_running_loop().call_later(self._rng.random() * 0.02, tear, self._client)
+            asyncio.get_running_loop().call_later(self.rng.random() * 0.02, self.device.tear)
         if len(self.heard) % 20 == 0:
-            self.chat.seen()
+            self.device.seen()
         self._news.set()
 
-    def _fail(self, draft: Draft, error: Refused) -> None:
-        raise AssertionError(f"{draft.client_msg_id} was refused for good: {error}")
+    def stored(self, client_msg_id: str, seq: int) -> None:
+        if client_msg_id in self.positions:
+            self.broke(f"{client_msg_id} was told twice")
+        self.positions[client_msg_id] = seq
+        self._news.set()
+
+    def broke(self, what: str) -> None:
+        """Said by a client's handler, where nobody would hear an exception."""
+        self._broken = self._broken or what
+        self._news.set()
 
     def _new_fuse(self) -> int:
-        return self._rng.randrange(1, 8 if self._rng.random() < 0.1 else _LONGEST_FUSE)
+        return self.rng.randrange(1, 8 if self.rng.random() < 0.1 else _LONGEST_FUSE)
 
-    async def talk(self, count: int, pace: "Pace") -> None:
+    # -- what the person does --------------------------------------------------------------------------------------
+
+    async def talk(self, count: int, pace: Pace) -> None:
+        """Say `count` messages, no faster than the pace; return when all of them are known to be stored."""
         for k in range(count):
             await pace.until(k / count)
-            self._spoken.append(
-                await self.chat.send(body_of(self._rng), client_msg_id=f"{self.person.id[-4:]}-{k}")
-            )
-            while self.chat.waiting >= _MOST_WAITING:
-                self._news.clear()
-                await self._news.wait()
+            client_msg_id, body = f"{self.person.id[-4:]}-{k}", body_of(self.rng)
+            self.said.append((self.person.id, client_msg_id, _digest(body)))
+            await self.device.say(client_msg_id, body)
+            await self._until(lambda: len(self.said) - len(self.positions) < _MOST_WAITING)
             if k % 50 == 0:
                 await asyncio.sleep(0)
-        await self.chat.flushed()
+        await self._until(lambda: len(self.positions) == count)
 
     async def has(self, seq: int) -> None:
-        while len(self.heard) < seq:
+        await self._until(lambda: len(self.heard) >= seq)
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        while not true():
+            assert self._broken is None, f"{self.person.name}: {self._broken}"
             self._news.clear()
             await self._news.wait()
+        assert self._broken is None, f"{self.person.name}: {self._broken}"
 
-    def said(self) -> list[Heard]:
-        return [(self.person.id, sent.client_msg_id, _digest(sent.body)) for sent in self._spoken]
 
-    def positions(self) -> dict[str, int]:
-        return {sent.client_msg_id: sent.seq or 0 for sent in self._spoken}
+class PythonDevice:
+    """On `tarazu_client`."""
+
+    def __init__(self, client: Client, chat: Chat, side: Side) -> None:
+        self._client, self._chat, self._side = client, chat, side
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, side: Side, cluster: Cluster, session_id: str) -> AsyncIterator["PythonDevice"]:
+        def url() -> str:
+            return side.rng.choice(_living(cluster))
+
+        async def token() -> str:
+            side.connections += 1
+            return side.person.api.token or ""
+
+        def failed(draft: Draft, error: Refused) -> None:
+            side.broke(f"{draft.client_msg_id} was refused for good: {error}")
+
+        backoff = Backoff(0.05, 1.0, side.rng.random)
+        async with Client(url, token=token, user_id=side.person.id, backoff=backoff) as client:
+            chat = await client.open(session_id, on_message=side.took, on_failed=failed)
+            yield cls(client, chat, side)
+
+    async def say(self, client_msg_id: str, body: str) -> None:
+        sent = await self._chat.send(body, client_msg_id=client_msg_id)
+        task = asyncio.create_task(self._hear_of(sent))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+    async def _hear_of(self, sent: Sent) -> None:
+        self._side.stored(sent.client_msg_id, await sent)
+
+    def tear(self) -> None:
+        tear(self._client)
+
+    def seen(self) -> None:
+        self._chat.seen()
+
+
+class TypeScriptDevice:
+    """On `@tarazu/client`, in a process of Node."""
+
+    def __init__(self, app: NodeApp, cluster: Cluster) -> None:
+        self._app = app
+        self._cluster = cluster
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, side: Side, cluster: Cluster, session_id: str) -> AsyncIterator["TypeScriptDevice"]:
+        def told(facts: Any) -> None:
+            match facts["told"]:
+                case "message":
+                    side.took(facts["message"])
+                case "stored":
+                    side.stored(facts["id"], facts["seq"])
+                case "token":
+                    side.connections += 1
+                    device.look_around()
+                case "failed" | "kept out" | "stopped":
+                    side.broke(str(facts))
+
+        async with node_app(
+            urls=_living(cluster),
+            tokens=[side.person.api.token or ""],
+            user_id=side.person.id,
+            session_id=session_id,
+            on_told=told,
+            remembers=False,
+        ) as app:
+            device = cls(app, cluster)
+            yield device
+
+    def look_around(self) -> None:
+        """A process that was started again has another address."""
+        self._app.do("urls", urls=_living(self._cluster))
+
+    async def say(self, client_msg_id: str, body: str) -> None:
+        self._app.do("send", id=client_msg_id, body=body)
+
+    def tear(self) -> None:
+        self._app.do("tear")
+
+    def seen(self) -> None:
+        self._app.do("seen")
+
+
+def _living(cluster: Cluster) -> list[str]:
+    return [web.url for web in cluster.webs if web.is_running]
 
 
 def body_of(rng: random.Random) -> str:
@@ -238,21 +320,24 @@ async def storm(
     pairs: int,
     seed: int,
     strikes: int,
+    with_node: bool,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> Story:
-    """`messages` in `pairs` conversations while the cluster is struck `strikes` times. Raises `AssertionError`."""
+    """`messages` in `pairs` conversations while the cluster is struck `strikes` times; `with_node`: the user of the first one is on
+    the TypeScript client. Raises `AssertionError`.
+    """
     rng = random.Random(seed)
     story = Story(seed, messages)
     each = messages // (2 * pairs)
 
-    def url() -> str:
-        return rng.choice([web for web in cluster.webs if web.is_running]).url
-
     async with AsyncExitStack() as stack:
         worlds = [await stack.enter_async_context(people_of(web)) for web in cluster.webs]
-        talks: list[Talk] = []
-        for number in range(pairs):
-            talks.append(await _begin(stack, worlds[number % len(worlds)], url, rng))
+        talks = [
+            await _begin(
+                stack, cluster, worlds[number % len(worlds)], rng, with_node=with_node and number == 0
+            )
+            for number in range(pairs)
+        ]
         began_s = time.monotonic()
         weather, pace = Weather(cluster, rng, story), Pace()
 
@@ -279,12 +364,15 @@ async def storm(
     return story
 
 
-async def _begin(stack: AsyncExitStack, world: World, url: Callable[[], str], rng: random.Random) -> Talk:
+async def _begin(
+    stack: AsyncExitStack, cluster: Cluster, world: World, rng: random.Random, *, with_node: bool
+) -> Talk:
     user, lawyer = await world.pair("100000.00", rate="1.00")
     session_id = (await user.start(lawyer))["sessionId"]
-    sides = [PythonSide(person, random.Random(rng.getrandbits(64))) for person in (user, lawyer)]
-    for side in sides:
-        await stack.enter_async_context(side.at(url, session_id))
+    sides = [Side(person, random.Random(rng.getrandbits(64))) for person in (user, lawyer)]
+    clients = (TypeScriptDevice if with_node else PythonDevice, PythonDevice)
+    for side, client in zip(sides, clients, strict=True):
+        side.device = await stack.enter_async_context(client.of(side, cluster, session_id))
     return Talk(session_id, *sides)
 
 
@@ -301,8 +389,8 @@ async def _check(talk: Talk, each: int, world: World) -> None:
     assert len({(sender, client_msg_id) for sender, client_msg_id, _ in first}) == 2 * each, "doubled"
     for side in talk.sides:
         person = side.person
-        assert [heard for heard in first if heard[0] == person.id] == side.said(), "lost or swapped"
-        assert side.positions() == {c: k for k, (who, c, _) in enumerate(first, 1) if who == person.id}
+        assert [heard for heard in first if heard[0] == person.id] == side.said, "lost or swapped"
+        assert side.positions == {c: k for k, (who, c, _) in enumerate(first, 1) if who == person.id}
     user = talk.user.person
     api = world.anyone.as_(user.api.token)
     reader = Person(user.id, user.email, user.name, api, user.refresh_token, world)

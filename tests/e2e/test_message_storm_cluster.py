@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.message_storm import storm
 from tests.support.cluster import Cluster
 from tests.support.server_process import QUICK
+from tests.support.typescript_client import missing
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +25,12 @@ async def test_ten_thousand_messages_through_two_processes_arrive_once_and_in_or
     tmp_path: Path,
 ) -> None:
     print(f"TARAZU_STORM_SEED={SEED}")
+    with_node = missing() is None or bool(os.environ.get("TARAZU_REQUIRE_NODE"))
     with Cluster(tmp_path, **QUICK) as cluster:
         async with asyncio.timeout(PATIENCE_S):
-            story = await storm(cluster, messages=MESSAGES, pairs=2, seed=SEED, strikes=6)
+            story = await storm(
+                cluster, messages=MESSAGES, pairs=2, seed=SEED, strikes=6, with_node=with_node
+            )
         print(story)
         # The weather was bad enough to mean something.
         assert story.torn > MESSAGES / 500, story
