@@ -13,7 +13,8 @@ class Ack(TypedDict):
 class BillView(TypedDict):
     """The bill at one instant, as billing tells it. `walletBalance` is null for the lawyer,
     `remainingSeconds` is null for the lawyer above 120. A `lastSeq` above the last message that you
-    have: join again with `afterSeq`.
+    have: join again with `afterSeq`. It is null in an event while the store does not answer; the next
+    tick has it.
     """
 
     sessionId: str
@@ -26,7 +27,7 @@ class BillView(TypedDict):
     paidUntil: str | None
     status: Literal["ACTIVE", "PAUSED", "ENDED", "FORCE_ENDED"]
     reason: Literal["USER_ENDED", "LAWYER_ENDED", "ADMIN_ENDED", "WALLET_EMPTY", "MAX_AMOUNT", "PEER_GONE", "ABANDONED", "ACCOUNT_DISABLED"] | None
-    lastSeq: int
+    lastSeq: int | None
 
 
 class ByeView(TypedDict):
@@ -144,7 +145,7 @@ class LowBalanceView(TypedDict):
     paidUntil: str | None
     status: Literal["ACTIVE", "PAUSED", "ENDED", "FORCE_ENDED"]
     reason: Literal["USER_ENDED", "LAWYER_ENDED", "ADMIN_ENDED", "WALLET_EMPTY", "MAX_AMOUNT", "PEER_GONE", "ABANDONED", "ACCOUNT_DISABLED"] | None
-    lastSeq: int
+    lastSeq: int | None
     thresholdSeconds: int
 
 

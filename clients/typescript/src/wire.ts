@@ -7,7 +7,8 @@ export interface Ack {
 /**
  * The bill at one instant, as billing tells it. `walletBalance` is null for the lawyer,
  * `remainingSeconds` is null for the lawyer above 120. A `lastSeq` above the last message that you have:
- * join again with `afterSeq`.
+ * join again with `afterSeq`. It is null in an event while the store does not answer; the next tick has
+ * it.
  */
 export interface BillView {
   sessionId: string;
@@ -20,7 +21,7 @@ export interface BillView {
   paidUntil: string | null;
   status: "ACTIVE" | "PAUSED" | "ENDED" | "FORCE_ENDED";
   reason: "USER_ENDED" | "LAWYER_ENDED" | "ADMIN_ENDED" | "WALLET_EMPTY" | "MAX_AMOUNT" | "PEER_GONE" | "ABANDONED" | "ACCOUNT_DISABLED" | null;
-  lastSeq: number;
+  lastSeq: number | null;
 }
 
 /** Said before the server closes a connection. Codes below 3500: connect again. */
@@ -137,7 +138,7 @@ export interface LowBalanceView {
   paidUntil: string | null;
   status: "ACTIVE" | "PAUSED" | "ENDED" | "FORCE_ENDED";
   reason: "USER_ENDED" | "LAWYER_ENDED" | "ADMIN_ENDED" | "WALLET_EMPTY" | "MAX_AMOUNT" | "PEER_GONE" | "ABANDONED" | "ACCOUNT_DISABLED" | null;
-  lastSeq: number;
+  lastSeq: number | null;
   thresholdSeconds: number;
 }
 
