@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -20,11 +21,11 @@ def _node() -> None:
     needed()
 
 
-def test_it_compiles_strictly_and_a_wrong_use_of_it_does_not(tmp_path: Path) -> None:
+def test_it_compiles_strictly_and_a_wrong_use_of_it_does_not() -> None:
     options = json.loads((PACKAGE / "tsconfig.json").read_text())["compilerOptions"]
     assert options["strict"] is True
-    entry = compiled()
-    wrong = entry.parent / "wrong.ts"
+    # Beside the compiled client, where its types are found.
+    wrong = compiled().parent / f"wrong-{os.getpid()}.ts"
     wrong.write_text(
         'import { Client } from "./index.js";\n'
         'declare const client: Client;\n'
@@ -42,6 +43,7 @@ def test_it_compiles_strictly_and_a_wrong_use_of_it_does_not(tmp_path: Path) -> 
         [*words, "--module", "nodenext", "--target", "es2022", "--skipLibCheck", str(wrong)],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+    wrong.unlink()
     assert ran.returncode == 0, ran.stdout
 
 

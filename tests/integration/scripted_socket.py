@@ -45,6 +45,7 @@ class Script:
         self.tokens: list[Any] = []
         self.url = ""
         self.sids: list[str] = []
+        self.lines: list[asyncio.Transport] = []
         #: The next messages are stored and not told.
         self.is_silent = False
         self._news = asyncio.Event()
@@ -116,9 +117,9 @@ class Script:
         for sid in self.sids[-1:]:
             self._tasks.add(asyncio.ensure_future(self.sio.emit(event, payload, to=sid)))
 
-    async def cut(self) -> None:
-        """Close the newest connection."""
-        await self.sio.eio.disconnect(self.sio.manager.eio_sid_from_sid(self.sids[-1], "/"))
+    def cut(self) -> None:
+        """The newest connection breaks."""
+        self.lines[-1].abort()
 
     def bodies_asked(self) -> list[str]:
         return [payload["body"] for event, payload in self.asked if event == "send_message"]
@@ -133,7 +134,14 @@ class Script:
 @asynccontextmanager
 async def scripted() -> AsyncIterator[Script]:
     script = Script()
-    app = web.Application()
+
+    @web.middleware
+    async def remember_the_line(request: web.Request, handler: Any) -> Any:
+        assert isinstance(request.transport, asyncio.Transport)
+        script.lines.append(request.transport)
+        return await handler(request)
+
+    app = web.Application(middlewares=[remember_the_line])
     script.sio.attach(app)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()

@@ -67,7 +67,7 @@ async def test_nothing_is_sent_before_the_join_is_answered(script: Script) -> No
         # Another event of this connection is answered, so a send would have been here by now.
         await app.client.call("typing", {"sessionId": SESSION, "isTyping": True})
         assert [event for event, _ in script.asked] == ["join_session", "typing"]
-        await script.cut()
+        script.cut()
         await app.has(1)
         assert [event for event, _ in script.asked][2:4] == ["join_session", "send_message"]
 
@@ -82,7 +82,7 @@ async def test_what_the_join_says_is_stored_is_not_sent_again(script: Script) ->
         await app.chat.joined()
         sent = await app.chat.send("one")
         await script.until(lambda: len(script.stored) == 1)
-        await script.cut()
+        script.cut()
         assert await sent == 1
         assert app.bodies == ["one"]
         joins = [payload for event, payload in script.asked if event == "join_session"]
@@ -313,7 +313,7 @@ async def test_a_receipt_that_the_line_has_swallowed_is_told_on_the_next_one(scr
         await script.until(
             lambda: ("message_delivered", {"sessionId": SESSION, "uptoSeq": 1}) in script.asked
         )
-        await script.cut()
+        script.cut()
         await script.until(lambda: script.marks[ME]["deliveredSeq"] == 1)
 
 
@@ -332,7 +332,7 @@ async def test_a_goodbye_below_3500_is_a_return_after_as_long_as_it_says(script:
         await app.client.call("typing", {"sessionId": SESSION, "isTyping": True})
         assert script.bodies_asked() == [], "who is leaving is given nothing more"
         left_at_s = asyncio.get_running_loop().time()
-        await script.cut()
+        script.cut()
         await app.has(1)
         assert asyncio.get_running_loop().time() - left_at_s >= wait_ms / 1000
         assert script.tokens == ["token 1", "token 2"]

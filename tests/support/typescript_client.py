@@ -1,10 +1,12 @@
 """`@tarazu/client` as tests use it: compiled, which is its type check, and run by Node in a process of its own."""
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -45,14 +47,27 @@ def needed() -> None:
 @cache
 def compiled() -> Path:
     """The compiled client's entry. Raises `AssertionError` with the compiler's words."""
-    # Inside of node_modules, so that it finds what it imports; one for each process that runs tests.
-    out = PACKAGE / "node_modules" / f".compiled-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
-    shutil.rmtree(out, ignore_errors=True)
-    node = shutil.which("node")
-    assert node is not None
-    words = [node, "node_modules/typescript/bin/tsc", "--outDir", str(out)]
-    ran = subprocess.run(words, cwd=PACKAGE, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    sources = sorted(
+        [*(PACKAGE / "src").glob("*.ts"), PACKAGE / "tsconfig.json", PACKAGE / "package-lock.json"]
+    )
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    # Inside of node_modules, so that it finds what it imports. What was compiled once, by whichever process, is there.
+    modules = PACKAGE / "node_modules"
+    out = modules / f".compiled-{version}"
+    if not out.is_dir():
+        fresh = Path(tempfile.mkdtemp(prefix=".compiling-", dir=modules))
+        node = shutil.which("node")
+        assert node is not None
+        words = [node, "node_modules/typescript/bin/tsc", "--outDir", str(fresh)]
+        ran = subprocess.run(
+            words, cwd=PACKAGE, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        try:
+            fresh.rename(out)
+        except OSError:
+            # Somebody else was faster.
+            shutil.rmtree(fresh)
     return out / "index.js"
 
 
