@@ -66,11 +66,11 @@ class Outbox:
 
     def stored(self, client_msg_id: str) -> Draft | None:
         """It is safe: by an acknowledgement, by a join, or because it came back as a message. None: that was known."""
-        self._on_their_way.discard(client_msg_id)
-        draft = self._drafts.pop(client_msg_id, None)
-        if draft is not None:
+        # Only the one that went alone says that the others may follow; what a join finds was sent before.
+        if client_msg_id in self._on_their_way and client_msg_id == next(iter(self._drafts), None):
             self._one_alone = False
-        return draft
+        self._on_their_way.discard(client_msg_id)
+        return self._drafts.pop(client_msg_id, None)
 
     def failed(self, client_msg_id: str) -> Draft | None:
         """It will never be stored."""

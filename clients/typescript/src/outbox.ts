@@ -64,10 +64,10 @@ export class Outbox {
 
   /** It is safe: by an acknowledgement, by a join, or because it came back as a message. False: that was known. */
   stored(clientMsgId: string): boolean {
+    // Only the one that went alone says that the others may follow; what a join finds was sent before.
+    if (this.#onTheirWay.has(clientMsgId) && clientMsgId === this.#drafts.keys().next().value) this.#oneAlone = false;
     this.#onTheirWay.delete(clientMsgId);
-    const news = this.#drafts.delete(clientMsgId);
-    if (news) this.#oneAlone = false;
-    return news;
+    return this.#drafts.delete(clientMsgId);
   }
 
   /** It will never be stored. False: that was known. */
