@@ -15,13 +15,13 @@ from tests.support.typescript_client import missing
 
 pytestmark = pytest.mark.slow
 
-MESSAGES: Final = int(os.environ.get("TARAZU_STORM_MESSAGES") or 10_000)
+MESSAGES: Final = int(os.environ.get("TARAZU_STORM_MESSAGES") or 4_000)
 SEED: Final = int(os.environ.get("TARAZU_STORM_SEED") or secrets.randbelow(10**9))
-#: A quiet machine needs half a minute; this only ends a run that hangs.
-PATIENCE_S: Final = 300.0
+#: Minutes on a busy machine; this only ends a run that hangs.
+PATIENCE_S: Final = 600.0
 
 
-async def test_ten_thousand_messages_through_two_processes_arrive_once_and_in_order_whatever_breaks(
+async def test_thousands_of_messages_through_two_processes_arrive_once_and_in_order_whatever_breaks(
     tmp_path: Path,
 ) -> None:
     print(f"TARAZU_STORM_SEED={SEED}")
