@@ -17,14 +17,14 @@ async def test_two_apps_have_a_whole_consultation(world: World) -> None:
     async with app_of(user, session_id) as phone, app_of(lawyer, session_id) as desk:
         sent = await phone.chat.send("Can my landlord keep the deposit?")
         assert await sent == 1
-        await desk.has(1)
+        await asyncio.gather(phone.has(1), desk.has(1))
         await phone.until(lambda: phone.chat.state(phone.log[0]) == "DELIVERED")
         await desk.chat.typing()
         assert (await phone.heard("typing"))["userId"] == lawyer.id
         desk.chat.seen()
         await phone.until(lambda: phone.chat.state(phone.log[0]) == "SEEN")
         assert await (await desk.chat.send("For how long did you live there?")) == 2
-        await phone.has(2)
+        await asyncio.gather(phone.has(2), desk.has(2))
         # One's own messages come as everybody's, once.
         assert phone.bodies == desk.bodies
         assert [message["senderId"] for message in phone.log] == [user.id, lawyer.id]

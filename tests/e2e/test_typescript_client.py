@@ -63,6 +63,7 @@ async def test_a_whole_consultation_of_the_two_clients(world: World, tmp_path: P
         assert (await phone.hears("stored"))["seq"] == 1
         await desk.has(1)
         await phone.until(lambda: any(told["mark"]["deliveredSeq"] == 1 for told in phone.told["marks"]))
+        await phone.hears("message")
         phone.do("state", message=phone.messages[0])
         assert (await phone.hears("state"))["state"] == "DELIVERED"
         desk.chat.seen()
@@ -70,6 +71,7 @@ async def test_a_whole_consultation_of_the_two_clients(world: World, tmp_path: P
         await desk.chat.send("For how long did you live there?")
         await phone.until(lambda: len(phone.messages) == 2)
         phone.do("seen")
+        await desk.has(2)
         await desk.until(lambda: desk.chat.state(desk.log[1]) == "SEEN")
         phone.do("typing")
         assert (await desk.heard("typing"))["userId"] == user.id
