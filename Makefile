@@ -10,10 +10,12 @@ WORKERS ?= auto
 FUZZ_SECONDS ?= 600
 FUZZ_EVENTS ?= 100000
 ROUNDS ?= 20
+MESSAGES ?= 10000
 SEED ?=
 FIRST ?=
+NODE_MODULES := tests/e2e/js/node_modules/.done clients/typescript/node_modules/.done
 
-.PHONY: help run demo cluster test test-quick test-exhaustive chaos chaos-embedded races fuzz check format bench lock e2e-client clean
+.PHONY: help run demo cluster test test-quick test-exhaustive chaos chaos-embedded chaos-messages races fuzz check format bench lock client-types clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -38,6 +40,11 @@ tests/e2e/js/node_modules/.done: tests/e2e/js/package.json tests/e2e/js/package-
 	@if command -v npm >/dev/null; then cd tests/e2e/js && npm ci --silent --no-audit --no-fund && touch node_modules/.done; \
 	else echo "NODE IS MISSING: the tests with the npm socket.io-client will be skipped" >&2; fi
 
+# What the TypeScript client is compiled with and runs on; the tests compile it.
+clients/typescript/node_modules/.done: clients/typescript/package.json clients/typescript/package-lock.json
+	@if command -v npm >/dev/null; then cd clients/typescript && npm ci --silent --no-audit --no-fund && touch node_modules/.done; \
+	else echo "NODE IS MISSING: the tests of the TypeScript client will be skipped" >&2; fi
+
 run: $(VENV)/.run ## serve on http://127.0.0.1:8000, on an embedded database in data/
 	$(BIN)/tarazu serve
 
@@ -47,13 +54,13 @@ demo: $(VENV)/.run ## a whole paid consultation, live in the terminal
 cluster: $(VENV)/.dev ## the production path from pip packages: two web processes, a worker, MongoDB's protocol, Valkey
 	@$(BIN)/python -m tools.cluster
 
-test: $(VENV)/.dev tests/e2e/js/node_modules/.done ## all tests
+test: $(VENV)/.dev $(NODE_MODULES) ## all tests
 	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS)
 
 test-quick: $(VENV)/.dev ## all but the slow ones
 	$(BIN)/python -m pytest $(TESTS) -n $(WORKERS) -m "not slow and not node"
 
-test-exhaustive: $(VENV)/.dev tests/e2e/js/node_modules/.done ## all tests, and every death in both modes of the ledger
+test-exhaustive: $(VENV)/.dev $(NODE_MODULES) ## all tests, and every death in both modes of the ledger
 	TARAZU_EXHAUSTIVE=1 $(BIN)/python -m pytest $(TESTS) -n $(WORKERS)
 
 chaos: $(VENV)/.dev ## break a cluster of real processes under load again and again: ROUNDS=500 SEED=n; goes on where it stopped
@@ -61,6 +68,9 @@ chaos: $(VENV)/.dev ## break a cluster of real processes under load again and ag
 
 chaos-embedded: $(VENV)/.dev ## kill -9 of the one embedded process under load: ROUNDS=50 SEED=n
 	TARAZU_CHAOS_ROUNDS=$(ROUNDS) TARAZU_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/e2e/test_kill.py -s -k any_instant
+
+chaos-messages: $(VENV)/.dev $(NODE_MODULES) ## both clients' messages at a cluster that breaks: MESSAGES=100000 SEED=n
+	@MESSAGES=$(MESSAGES) SEED=$(SEED) PYTHONPATH=clients/python $(BIN)/python -m tools.chaos_messages
 
 races: $(VENV)/.dev ## the same user, and the same lawyer, wanted at two processes at once: ROUNDS=1000
 	TARAZU_RACE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/e2e/test_cluster.py -k of_two_starts
@@ -73,6 +83,9 @@ check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+client-types: $(VENV)/.dev ## the clients' types from the event tables
+	$(BIN)/python -m clients.generate
 
 format: $(VENV)/.dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
@@ -87,4 +100,4 @@ lock: $(VENV)/.dev ## pin what pyproject.toml asks for, with hashes
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q --extra build --group dev -o requirements/dev.txt
 
 clean: ## remove what make has made; the database in data/ stays
-	rm -rf $(VENV) tests/e2e/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/e2e/js/node_modules clients/typescript/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

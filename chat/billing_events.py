@@ -10,7 +10,7 @@ from chat.event_types import Instant, Money, ServerEvent, View
 class BillView(View):
     """The bill at one instant, as billing tells it. `walletBalance` is null for the lawyer, `remainingSeconds` is null for the
     lawyer above 120. While `status` is PAUSED, `reason` says who is lost. A `lastSeq` above the last message that you have: join again
-    with `afterSeq`.
+    with `afterSeq`. It is null in an event while the store does not answer; the next tick has it.
     """
 
     session_id: str
@@ -23,7 +23,7 @@ class BillView(View):
     paid_until: Instant | None
     status: str
     reason: str | None
-    last_seq: int
+    last_seq: int | None
 
 
 class LowBalanceView(BillView):

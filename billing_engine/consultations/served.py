@@ -6,12 +6,14 @@ the hold is good until then; that the session ended earlier is the message store
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from billing_engine.clock import Clock
 from billing_engine.consultations.billing import bill_of, hold_id_of
 from billing_engine.consultations.model import LIVE
 from billing_engine.consultations.ports import Sessions
+from billing_engine.errors import Unavailable
 from billing_engine.ledger.accounts import wallet_of
 from billing_engine.ledger.service import Ledger
 
@@ -29,6 +31,16 @@ class _Word(NamedTuple):
     is_paused: bool = False
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Those who want to know of one session, one after another; `waiting` counts him who is reading, too."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+    #: Readings that failed. Whoever came before one of them shares it.
+    failures: int = 0
+
+
 class ServedElsewhere:
     """Answers from memory while that is sure, and reads when it is not."""
 
@@ -37,13 +49,17 @@ class ServedElsewhere:
         self._sessions = sessions
         self._clock = clock
         self._words: OrderedDict[str, _Word] = OrderedDict()
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._turns: dict[str, _Turn] = {}
 
     def is_open(self, session_id: str) -> bool | None:
         """Whether it is served at this instant; None: `look` knows. While somebody is looking, everybody who comes later queues behind
         him, so that what is sent in order stays in order.
         """
-        return None if session_id in self._turns else self._known(session_id)
+        return None if self.is_looking(session_id) else self._known(session_id)
+
+    def is_looking(self, session_id: str) -> bool:
+        """Whether somebody waits for an answer, so that who comes later must wait behind him."""
+        return session_id in self._turns
 
     def is_paused(self, session_id: str) -> bool:
         """Whether it waited for somebody who is lost when it was looked at last."""
@@ -51,23 +67,34 @@ class ServedElsewhere:
         return word is not None and word.is_paused
 
     async def look(self, session_id: str) -> bool:
-        """The answer as of now, in the order of asking.
+        """The answer as of now, in the order of asking. Who waited behind a reading that failed does not read again: his message would
+        be stored, and the one before it not.
 
         Raises:
             Unavailable: the store does not answer.
         """
-        lock, waiting = self._turns.get(session_id, (asyncio.Lock(), 0))
-        self._turns[session_id] = lock, waiting + 1
+        turn = self._turns.setdefault(session_id, _Turn())
+        turn.waiting += 1
+        failures = turn.failures
         try:
-            async with lock:
-                known = self._known(session_id)
-                return await self._read(session_id) if known is None else known
+            async with turn.lock:
+                return await self._answer(session_id, turn, failures)
         finally:
-            lock, waiting = self._turns[session_id]
-            if waiting == 1:
+            turn.waiting -= 1
+            if turn.waiting == 0:
                 del self._turns[session_id]
-            else:
-                self._turns[session_id] = lock, waiting - 1
+
+    async def _answer(self, session_id: str, turn: _Turn, failures: int) -> bool:
+        if turn.failures != failures:
+            raise Unavailable(session_id=session_id)
+        known = self._known(session_id)
+        if known is not None:
+            return known
+        try:
+            return await self._read(session_id)
+        except Unavailable:
+            turn.failures += 1
+            raise
 
     def forget(self, session_id: str) -> None:
         """Something has happened to the session: ask again."""

@@ -437,8 +437,12 @@ class Consultations:
     # -- looking -----------------------------------------------------------------------------------------------------
 
     def is_open(self, session_id: str) -> bool | None:
-        """Whether messages may be sent in it at this instant. None: another process bills it, and `look` finds out."""
-        if self._elsewhere is None or self._engine.is_live(session_id):
+        """Whether messages may be sent in it at this instant. None: another process bills it, or did when somebody asked who still
+        waits for the answer; `look` finds out.
+        """
+        if self._elsewhere is None or (
+            self._engine.is_live(session_id) and not self._elsewhere.is_looking(session_id)
+        ):
             return self._engine.is_open(session_id)
         return self._elsewhere.is_open(session_id)
 
@@ -452,7 +456,9 @@ class Consultations:
         """`is_open` for whoever got None. Callers go on in the order in which they asked. Raises `Unavailable`."""
         if self._elsewhere is None:
             return self._engine.is_open(session_id)
-        return await self._elsewhere.look(session_id)
+        known = await self._elsewhere.look(session_id)
+        # It may have been taken over meanwhile.
+        return self._engine.is_open(session_id) if self._engine.is_live(session_id) else known
 
     async def own(self, session_id: str, *, caller_id: str, is_admin: bool = False) -> Session:
         """The session's record for one of its parties or an admin. Raises `SessionNotFound` for anyone else."""

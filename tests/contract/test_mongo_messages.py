@@ -194,6 +194,37 @@ async def test_what_changes_nothing_is_not_answered_from_memory(
     assert (second.changed, second.watermarks) == (True, Watermarks(2, 2))
 
 
+async def test_messages_behind_a_write_that_fails_fail_with_it_and_all_else_is_done(
+    stores: list[MongoMessageStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that waited must not be stored before the one in front of it, which its sender sends again."""
+    one, two, _ = stores
+    await opened(one)
+    await send(one, "a")
+    true: Store = ConversationLanes.store
+    behind: list[asyncio.Task[Any]] = []
+
+    async def fails(self: ConversationLanes, before: State | None, after: State) -> bool:
+        monkeypatch.setattr(ConversationLanes, "store", true)
+        behind.append(asyncio.create_task(send(one, "c")))
+        behind.append(asyncio.create_task(advance(one, LAWYER, seen=1)))
+        behind.append(asyncio.create_task(send(one, "d")))
+        await asyncio.sleep(0)
+        raise StoreBusy
+
+    monkeypatch.setattr(ConversationLanes, "store", fails)
+    # Its time is over with the first failure.
+    monkeypatch.setattr(ConversationLanes, "new_deadline_s", lambda _self: 0.0)
+    first = asyncio.create_task(send(one, "b"))
+    outcomes = await asyncio.gather(first, return_exceptions=True)
+    outcomes += await asyncio.gather(*behind, return_exceptions=True)
+    assert [isinstance(outcome, StoreUnavailable) for outcome in outcomes] == [True, True, False, True]
+    for name in ("b", "c", "d"):
+        await send(one, name)
+    assert [message.client_msg_id for message in (await page(two)).messages] == ["a", "b", "c", "d"]
+    assert (await page(two)).conversation.marks_of(LAWYER) == Watermarks(1, 1)
+
+
 async def test_a_page_has_no_receipt_that_came_after_it(
     stores: list[MongoMessageStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

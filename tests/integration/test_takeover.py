@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from billing_engine.consultations.billing import hold_id_of
-from billing_engine.consultations.model import EndReason, Status
+from billing_engine.consultations.model import EndReason, Session, Status
 from billing_engine.consultations.rules import Rules
 from billing_engine.consultations.takeover import SWEEP_MS, WEB, WORKER
+from billing_engine.errors import Unavailable
 from billing_engine.ledger.accounts import wallet_of
 from server.storage.errors import StoreUnavailable
 from server.storage.sqlite.engine import SqliteDatabase, SqliteOptions, open_database
@@ -445,6 +446,79 @@ async def test_those_who_wait_for_the_answer_go_on_in_their_order(tmp_path: Path
                 await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert done == list(range(20))
+
+
+async def test_those_who_wait_behind_an_answer_that_fails_fail_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message whose process could not ask is sent again; the one behind it must not be stored before that."""
+    async with deployment(tmp_path) as them:
+        first, second = await them.process(), await them.process()
+        await first.recharge("u1", 6_000)
+        session_id = await first.begin()
+        true = second.sessions.get
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def fails_once(session_id: str) -> Session | None:
+            if not answer.done():
+                await answer
+                raise Unavailable(session_id=session_id)
+            return await true(session_id)
+
+        monkeypatch.setattr(second.sessions, "get", fails_once)
+        outcomes: list[str] = []
+
+        async def send(number: int) -> None:
+            try:
+                if second.consultations.is_open(session_id) is None:
+                    await second.consultations.look(session_id)
+            except Unavailable:
+                outcomes.append(f"{number} refused")
+            else:
+                outcomes.append(f"{number} stored")
+
+        early = [asyncio.create_task(send(number)) for number in range(5)]
+        await asyncio.sleep(0)
+        answer.set_result(None)
+        await asyncio.gather(*early)
+        await asyncio.gather(*(send(number) for number in range(5)))
+        assert outcomes == [f"{k} refused" for k in range(5)] + [f"{k} stored" for k in range(5)]
+
+
+async def test_nobody_overtakes_those_who_wait_because_the_session_was_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with deployment(tmp_path) as them:
+        first, second = await them.process(), await them.process()
+        await first.recharge("u1", 6_000)
+        session_id = await first.begin()
+        true = second.sessions.get
+        held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def slow_once(session_id: str) -> Session | None:
+            monkeypatch.setattr(second.sessions, "get", true)
+            await held
+            return await true(session_id)
+
+        monkeypatch.setattr(second.sessions, "get", slow_once)
+        done: list[int] = []
+
+        async def send(number: int) -> None:
+            answer = second.consultations.is_open(session_id)
+            assert await second.consultations.look(session_id) if answer is None else answer
+            done.append(number)
+
+        waiting = [asyncio.create_task(send(number)) for number in range(2)]
+        await asyncio.sleep(0)
+        await first.crash()
+        await them.advance(5)
+        assert second.engine.is_live(session_id)
+        waiting += [asyncio.create_task(send(number)) for number in range(2, 4)]
+        await asyncio.sleep(0)
+        held.set_result(None)
+        await asyncio.gather(*waiting)
+        assert done == [0, 1, 2, 3]
+        assert second.consultations.is_open(session_id) is True
 
 
 async def test_a_worker_bills_nobody_and_ends_what_was_abandoned(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The programs of `docs/guide.md`, as they stand there."""
+"""The programs of the guide and of the clients' READMEs, as they stand there."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,9 @@ from tests.support.server_process import ROOT
 _BLOCK: Final = re.compile(r"^```(?:python|js) (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def programs() -> dict[str, str]:
+def programs(page: str = "docs/guide.md") -> dict[str, str]:
     """Each program by its file's name."""
-    return dict(_BLOCK.findall((ROOT / "docs" / "guide.md").read_text("utf-8")))
+    return dict(_BLOCK.findall((ROOT / page).read_text("utf-8")))
 
 
 def write_programs(directory: Path) -> None:

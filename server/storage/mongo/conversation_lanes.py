@@ -91,7 +91,11 @@ class ConversationLanes:
             while lane:
                 batch = _share(lane)
                 self._waiting -= len(batch)
-                last = await self._answer(session_id, batch, last)
+                try:
+                    last = await self._answer(session_id, batch, last)
+                except StoreUnavailable as exc:
+                    last = None
+                    self._refuse_what_waits(lane, exc)
                 # Those who have their answer may go on at once: with the next write in this lane a reading is saved.
                 await asyncio.sleep(0)
         finally:
@@ -102,13 +106,17 @@ class ConversationLanes:
     async def _answer(
         self, session_id: str, batch: Sequence[tuple[Operation, Answer]], last: State | None
     ) -> State | None:
-        """Do the batch and tell its callers. The state that it left behind, None where that is not known."""
+        """Do the batch and tell its callers. The state that it left behind, None where that is not known. Raises `StoreUnavailable`
+        when they were told so.
+        """
         try:
             outcomes, state = await _Write(self, session_id, [operation for operation, _ in batch]).run(last)
-        except Exception as exc:  # noqa: BLE001  whatever it is, the callers wait for it
+        except Exception as exc:
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(_own(exc))
+            if isinstance(exc, StoreUnavailable):
+                raise
             return None
         for (_, answer), outcome in zip(batch, outcomes, strict=True):
             if answer.done():
@@ -118,6 +126,20 @@ class ConversationLanes:
             else:
                 answer.set_result(outcome)
         return state
+
+    def _refuse_what_waits(self, lane: deque[tuple[Operation, Answer]], exc: StoreUnavailable) -> None:
+        """Messages that waited behind a write that failed fail with it, untried: stored, they would stand before those that their
+        senders now send again. All else has no place among messages, and is tried.
+        """
+        waiting = list(lane)
+        lane.clear()
+        for operation, answer in waiting:
+            if not isinstance(operation, Append):
+                lane.append((operation, answer))
+                continue
+            self._waiting -= 1
+            if not answer.done():
+                answer.set_exception(_own(exc))
 
     def new_version(self) -> str:
         """One that no write of any process has used: a counter alone would repeat after a restart."""
