@@ -29,6 +29,8 @@ class Kind(Enum):
     TYPING = "typing"
     JOIN = "join"
     LOGIN = "login"
+    RING = "ring"
+    SIGNAL = "signal"
     OTHER = "other"
 
 
@@ -52,6 +54,9 @@ CONNECTION: Final[Mapping[Kind, Pace]] = {
     Kind.TYPING: Pace(100, 50),
     Kind.JOIN: Pace(100, 100),
     Kind.LOGIN: Pace(10, 6_000),
+    # Somebody's telephone rings: often enough for whoever calls again, too seldom to pester.
+    Kind.RING: Pace(10, 6_000),
+    Kind.SIGNAL: Pace(150, 20),
     Kind.OTHER: Pace(100, 50),
 }
 #: A person has a few devices.

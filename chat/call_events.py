@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from chat.buckets import Kind
 from chat.calls.errors import (
     AnsweredElsewhere,
     CallNotAnswered,
@@ -37,7 +38,7 @@ MAX_CANDIDATES: Final = 64
 PartyId = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(printable_ascii)]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(printable_ascii)]
 Media = Literal["audio", "video"]
-Kind = Literal["offer", "answer", "candidates", "restart"]
+SignalKind = Literal["offer", "answer", "candidates", "restart"]
 
 
 def _no_null(text: str) -> str:
@@ -91,7 +92,7 @@ class SendSignal(CallPayload):
     """
 
     n: Annotated[int, Field(ge=1, le=1_000_000)]
-    kind: Kind
+    kind: SignalKind
     sdp: Annotated[str, StringConstraints(min_length=1), AfterValidator(_no_null)] | None = Field(
         default=None, validate_default=True
     )
@@ -151,7 +152,7 @@ class SignalView(View):
     call_id: str
     party_id: str
     n: int
-    kind: Kind
+    kind: SignalKind
     sdp: str | None
     candidates: list[CandidateView] | None
     at: Instant
@@ -202,6 +203,7 @@ CLIENT_CALL_EVENTS: Final = (
         Turn.ALONE,
         "Ring every device of the other side, for 45 seconds. When the other side has just done the same, both are connected.",
         (SessionNotActive, CallRunning),
+        Kind.RING,
     ),
     ClientEvent(
         "rtc:accept",
@@ -234,6 +236,7 @@ CLIENT_CALL_EVENTS: Final = (
         Turn.ALONE,
         "Tell the other side's device, and no other. Works while the session is paused, so that a lost connection can be found again.",
         (SessionNotActive, CallNotFound, CallNotAnswered, CallOver, NotBound, SignalReused, TooManySignals),
+        Kind.SIGNAL,
     ),
     ClientEvent(
         "rtc:ice_config",

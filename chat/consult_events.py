@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import StringConstraints
 
+from chat.buckets import Kind
 from chat.consult_errors import ANSWERING, STARTING, WAITING, RequestClosed
 from chat.errors import Refused
 from chat.event_types import (
@@ -106,6 +107,7 @@ CLIENT_CONSULT_EVENTS: Final = (
         Turn.ALONE,
         "As `POST /consult/start`: ask the lawyer for a consultation, or begin it where the lawyer accepts by himself.",
         (*STARTING, Refused),
+        Kind.RING,
     ),
     ClientEvent(
         "consult:accept",
@@ -138,6 +140,7 @@ CLIENT_CONSULT_EVENTS: Final = (
         Turn.ALONE,
         "Wait for a busy lawyer who has a waiting list. Again: one's place.",
         (*WAITING, Refused),
+        Kind.RING,
     ),
     ClientEvent("consult:unqueue", LawyerPayload, Ack, Turn.ALONE, "Wait no longer.", (Refused,)),
 )

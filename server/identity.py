@@ -124,6 +124,7 @@ def _allowances(settings: Settings) -> Mapping[Limited, Allowances]:
         Limited.REGISTER: pair(settings.rate_limit_register_address, settings.rate_limit_register_account),
         Limited.PASSWORD: pair(settings.rate_limit_password_address, settings.rate_limit_password_account),
         Limited.RECHARGE: pair(settings.rate_limit_recharge_address, settings.rate_limit_recharge_account),
+        Limited.START: pair(settings.rate_limit_start_address, settings.rate_limit_start_account),
         Limited.WEBHOOK: pair(settings.rate_limit_webhook_address, settings.rate_limit_webhook_account),
     }
 

@@ -138,6 +138,8 @@ class Settings(BaseSettings):
     rate_limit_password_account: Rate = "5/hour"  # noqa: S105 (a rate)
     rate_limit_recharge_address: Rate = "120/minute"
     rate_limit_recharge_account: Rate = "20/minute"
+    rate_limit_start_address: Rate = "600/minute"
+    rate_limit_start_account: Rate = "30/minute"
     rate_limit_webhook_address: Rate = "60/minute"
     rate_limit_webhook_account: Rate = "10/minute"
     rate_limit_messages: Rate = "100/5seconds"

@@ -23,6 +23,7 @@ class Limited(StrEnum):
     PASSWORD = "password"  # noqa: S105 (the name of a limit)
     RECHARGE = "recharge"
     WEBHOOK = "webhook"
+    START = "start"
 
 
 @dataclass(frozen=True, slots=True)

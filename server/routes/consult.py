@@ -18,6 +18,7 @@ from billing_engine.consultations.errors import (
 from billing_engine.consultations.model import SessionView
 from billing_engine.money import ASSETS, format_minor, parse_minor
 from server.auth.model import Role
+from server.rate_limits.service import Limited, RateLimit
 from server.routing import Audited, Call, Route, only
 from server.session_views import MessageBrief, SessionOut, session_out, timeline_out
 from server.wire import Id, MoneyIn, MoneyOut, Page, PageQuery, WireModel, encode_cursor, time_place
@@ -192,6 +193,7 @@ ROUTES: tuple[Route, ...] = (
             LawyerBusy,
             StartAborted,
         ),
+        rate=RateLimit(Limited.START, account=lambda call: str(call.caller.user_id)),
         idempotent=True,
         tags=("consultations",),
     ),

@@ -14,6 +14,7 @@ from billing_engine.consultations.errors import (
 )
 from billing_engine.consultations.waiting_model import Place
 from server.auth.model import Role
+from server.rate_limits.service import Limited, RateLimit
 from server.routing import Call, Route, only
 from server.wire import Id, Instant, WireModel
 
@@ -97,6 +98,7 @@ ROUTES: tuple[Route, ...] = (
             LawyerFree,
             WaitingListFull,
         ),
+        rate=RateLimit(Limited.START, account=lambda call: str(call.caller.user_id)),
         tags=("requests",),
     ),
     Route(

@@ -122,6 +122,8 @@ def test_the_routes_that_are_limited_are_the_known_ones():
         "POST /auth/forgot": "password",
         "POST /auth/reset": "password",
         "DELETE /auth/me": "password",
+        "POST /consult/start": "start",
+        "POST /consult/queue": "start",
         "POST /wallet/recharge": "recharge",
         "POST /wallet/recharge/verify": "recharge",
         "POST /payment-methods/setup": "recharge",

@@ -185,6 +185,8 @@ def test_events_name_what_they_are_counted_with() -> None:
     }
     assert len(set(kinds.values())) == 4
     assert Kind.OTHER not in kinds.values()
+    # What makes somebody's device ring.
+    assert {CLIENT_EVENTS[name].kind for name in ("consult:request", "rtc:invite")} == {Kind.RING}
 
 
 async def everything(client: Raw) -> tuple[list[int], list[dict[str, Any]]]:

@@ -30,6 +30,13 @@ def test_a_client_that_pages_through_ten_thousand_messages_passes() -> None:
     assert not any(mine.take(Kind.JOIN, 20 * k) for k in range(50))
 
 
+def test_who_rings_again_and_again_is_told_to_wait_and_candidates_of_a_call_are_not() -> None:
+    mine = sender()
+    assert [mine.take(Kind.RING, 1_000 * k) > 0 for k in range(15)] == [False] * 11 + [True] * 4
+    # What the largest call may say at all, in half a minute.
+    assert not any(mine.take(Kind.SIGNAL, 100 * k) for k in range(300))
+
+
 def test_kinds_do_not_use_up_one_another() -> None:
     mine = sender()
     while not mine.take(Kind.TYPING, 0):
