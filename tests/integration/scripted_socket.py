@@ -43,6 +43,8 @@ class Script:
         self.marks = {ME: {"deliveredSeq": 0, "seenSeq": 0}, PEER: {"deliveredSeq": 0, "seenSeq": 0}}
         self.refuses: list[Json] = []
         self.tokens: list[Any] = []
+        #: So many of the next connections break between the token and its answer.
+        self.breaks_while_connecting = 0
         self.url = ""
         self.sids: list[str] = []
         self.lines: list[asyncio.Transport] = []
@@ -57,6 +59,9 @@ class Script:
     async def _connect(self, sid: str, _environ: Any, auth: Json) -> None:
         self.tokens.append(auth["token"])
         self._news.set()
+        if self.breaks_while_connecting:
+            self.breaks_while_connecting -= 1
+            self.cut()
         if self.refuses:
             facts = self.refuses.pop(0)
             raise socketio.exceptions.ConnectionRefusedError(facts.get("code", ""), facts)

@@ -406,3 +406,12 @@ async def test_a_token_provider_that_fails_is_asked_again_and_one_that_gives_up_
 
 async def _token() -> str:
     return "token"
+
+
+async def test_a_line_that_breaks_before_the_token_is_answered_is_only_another_attempt(
+    script: Script,
+) -> None:
+    script.breaks_while_connecting = 3
+    async with app_at(script) as app:
+        await app.chat.joined()
+        assert len(script.tokens) == 4

@@ -181,3 +181,12 @@ async def test_goodbyes_and_refused_connections(script: Script) -> None:
         stopped = await app.hears("stopped")
         assert (stopped["code"], stopped["is"]) == (3501, True)
         assert len(script.tokens) == 4
+
+
+async def test_a_line_that_breaks_before_the_token_is_answered_is_only_another_attempt(
+    script: Script,
+) -> None:
+    script.breaks_while_connecting = 3
+    async with app_at(script) as app:
+        await app.hears("joined")
+        assert len(script.tokens) == 4

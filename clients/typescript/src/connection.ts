@@ -7,6 +7,8 @@ import { Signal } from "./signal.js";
 
 /** From here on a `server:bye` means: do not come back. */
 const TERMINAL = 3_500;
+/** To open a connection. */
+const OPEN_MS = 10_000;
 
 export interface Hooks {
   /** Asked before every attempt for the access token of that moment. Throws `SignedOut` if there is none any more. */
@@ -109,15 +111,21 @@ export class Connection {
       reconnection: false,
       forceNew: true,
       autoConnect: false,
-      timeout: 10_000,
+      timeout: OPEN_MS,
       auth: { token },
     });
+    let timer: ReturnType<typeof setTimeout> | undefined;
     const refusal = await new Promise<Record<string, unknown> | null>((resolve) => {
       socket.once("connect", () => resolve(null));
       socket.once("connect_error", (error) => resolve(factsOf((error as { data?: unknown }).data)));
+      // A line that breaks between the open transport and the server's answer is no error to the library, nor is silence.
+      socket.once("disconnect", () => resolve({}));
+      timer = setTimeout(() => resolve({}), 2 * OPEN_MS);
       socket.connect();
     });
-    if (refusal !== null || this.#isClosing) {
+    clearTimeout(timer);
+    socket.off("disconnect");
+    if (refusal !== null || !socket.connected || this.#isClosing) {
       socket.disconnect();
       return this.#afterRefusal(refusal ?? {});
     }
