@@ -133,11 +133,21 @@ class Connection:
         self._bye = None
         sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=self._http)
         sio.on("*", self._take)
-        sio.on("connect_error", lambda told=None, *_: refusals.append(_problem_of(told)))
+        answered = asyncio.Event()
+
+        def refused(told: Any = None, *_: Any) -> None:
+            refusals.append(_problem_of(told))
+            answered.set()
+
+        sio.on("connect", lambda *_: answered.set())
+        sio.on("connect_error", refused)
         try:
             token = await self._token()
             url = self._url if isinstance(self._url, str) else self._url()
-            await sio.connect(url, transports=["websocket"], auth={"token": token}, wait_timeout=_OPEN_S)
+            await sio.connect(url, transports=["websocket"], auth={"token": token}, wait=False)
+            # Never cancelled: it would take the library's reading along.
+            lost = asyncio.create_task(sio.eio.wait())
+            await _answer_or_loss(sio, answered, lost)
         except BaseException as exc:
             await self._leave_quietly(sio)
             if isinstance(exc, SignedOut) or not isinstance(exc, Exception):
@@ -147,7 +157,6 @@ class Connection:
             return self._after_refusal(refusals[-1] if refusals else {})
         self._refused_in_a_row = 0
         self._sio = sio
-        lost = asyncio.create_task(sio.eio.wait())
         left = asyncio.create_task(self._leave.wait())
         try:
             self._went_up()
@@ -190,6 +199,20 @@ class Connection:
                 await sio.disconnect()
         if isinstance(socket := getattr(sio.eio, "ws", None), Socket):
             socket.let_go()
+
+
+async def _answer_or_loss(sio: Any, answered: asyncio.Event, lost: "asyncio.Task[None]") -> None:
+    """Until the server has taken the token. The library alone would wait for its whole patience though the line is lost.
+
+    Raises `ConnectionError`.
+    """
+    answer = asyncio.create_task(answered.wait())
+    try:
+        await asyncio.wait({lost, answer}, timeout=_OPEN_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        answer.cancel()
+    if "/" not in sio.namespaces:
+        raise ConnectionError("refused, lost, or not answered")
 
 
 def _is_final(bye: Mapping[str, Any]) -> bool:
