@@ -1,7 +1,7 @@
 """The Python client against a server that does what a test writes down: refusals, silence, gaps, goodbyes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -101,6 +101,28 @@ async def test_what_an_app_knows_to_be_stored_after_its_death_is_not_sent_again(
         await app.has(2)
         await app.chat.flushed()
         assert script.bodies_asked() == app.bodies == ["two"]
+    assert await storage.load(SESSION) == []
+
+
+class SlowStorage(MemoryStorage):
+    """The first that is to be forgotten takes until somebody gives up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def drop(self, session_id: str, client_msg_ids: Sequence[str]) -> None:
+        if not self.asked.is_set():
+            self.asked.set()
+            await asyncio.Event().wait()
+        await super().drop(session_id, client_msg_ids)
+
+
+async def test_what_was_being_forgotten_when_the_app_was_closed_is_forgotten(script: Script) -> None:
+    storage = SlowStorage()
+    async with app_at(script, storage=storage) as app:
+        await app.chat.send("one")
+        await asyncio.wait_for(storage.asked.wait(), PATIENCE_S)
     assert await storage.load(SESSION) == []
 
 

@@ -348,8 +348,10 @@ class Chat:
         while True:
             await self._to_forget.wait()
             self._to_forget.clear()
-            done, self._forgettable = self._forgettable, []
+            # They stay in the list until it is done: `close` may come between.
+            done = list(self._forgettable)
             await self._storage.drop(self.session_id, done)
+            del self._forgettable[: len(done)]
 
     # -- receipts --------------------------------------------------------------------------------------------------
 
