@@ -268,15 +268,15 @@ class Person:
     async def session(self, session_id: str) -> Json:
         return await self.api.get(f"/consult/{session_id}")
 
-    async def history(self, session_id: str) -> list[Json]:
-        """All messages, page by page."""
+    async def history(self, session_id: str, *, after_seq: int = 0, most: int | None = None) -> list[Json]:
+        """All messages after `after_seq`, or the first `most` of them, page by page."""
         found: list[Json] = []
-        path = f"/chat/{session_id}?afterSeq=0&limit=100"
+        path = f"/chat/{session_id}?afterSeq={after_seq}&limit=100"
         while True:
             page = await self.api.get(path)
             found += page["items"]
-            if page["nextCursor"] is None:
-                return found
+            if page["nextCursor"] is None or (most is not None and len(found) >= most):
+                return found[:most]
             path = f"/chat/{session_id}?cursor={page['nextCursor']}&limit=100"
 
 
