@@ -15,7 +15,7 @@ from tests.support.typescript_client import missing
 
 pytestmark = pytest.mark.slow
 
-MESSAGES: Final = int(os.environ.get("TARAZU_STORM_MESSAGES") or 4_000)
+MESSAGES: Final = int(os.environ.get("TARAZU_STORM_MESSAGES") or 10_000)
 SEED: Final = int(os.environ.get("TARAZU_STORM_SEED") or secrets.randbelow(10**9))
 #: Minutes on a busy machine; this only ends a run that hangs.
 PATIENCE_S: Final = 600.0
