@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from chat.byes import BAD_PACKET, TOO_LARGE
 
@@ -158,7 +158,11 @@ class WebSocket:
         """The next frame. Raises `OSError` when there will be none, `BadFrame` when it means nothing."""
         if self._sock is None:
             raise OSError("not connected")
-        data = (await self._sock.receive()).data
+        message = await self._sock.receive()
+        data = message.data
+        if message.type is WSMsgType.CLOSE:
+            # The client's own closing frame, all that a closed page says. A line that breaks says nothing.
+            self.heard_s = asyncio.get_running_loop().time()
         if isinstance(data, bytes) or (isinstance(data, str) and data[:1] in _TYPES and data):
             return data
         raise BadFrame("not an Engine.IO frame") if isinstance(data, str) else OSError("closed")
